@@ -1,0 +1,181 @@
+"""The life of one picture, as generators that ask for network calls and never run one.
+
+`encode` and `sample` yield a `Call` whenever they need a network and are sent its outputs; they yield `Progress` and
+`Preview` in between. Whoever drives them decides which engine runs a call and what else shares the batch, so the same
+code serves alone, in a batch and in tests. All state of a request is in its generators: nothing to reset or to leak.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from gesso_backend.bundle import Bundle, PreviewSpec
+from gesso_backend.errors import InternalError
+from gesso_backend.mask import Floats, Pixels
+from gesso_backend.noise import NoiseStream
+from gesso_backend.prepare import Prepared, to_picture
+from gesso_backend.samplers import advance, estimate_x0
+
+Arrays: TypeAlias = Mapping[str, np.ndarray[Any, Any]]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One network, on some rows (the first axis of every input)."""
+
+    network: str
+    inputs: Arrays
+
+    @property
+    def rows(self) -> int:
+        return len(next(iter(self.inputs.values())))
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Calls with equal keys can run as one batch: same network, same shapes beyond the row axis."""
+        return (self.network, *((name, array.shape[1:]) for name, array in sorted(self.inputs.items())))
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A denoising step is done. step counts from 1 to num_steps."""
+
+    step: int
+    num_steps: int
+    index: int  # which of the request's images
+
+
+@dataclass(frozen=True)
+class Preview:
+    """The clean image as the sampler sees it now, at latent size."""
+
+    step: int
+    num_steps: int
+    index: int
+    rgb: Pixels  # [h, w, 3]
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What the networks said of the prompt and the picture; shared by the images of a request."""
+
+    embeddings: Floats  # [rows, tokens, width]
+    image: Floats | None  # VAE moments of the picture [1, 2c, h, w]
+    masked_image: Floats | None  # VAE moments of the picture with the repainted part greyed out
+
+
+Driven: TypeAlias = Generator[Call | Progress | Preview, Arrays, Any]
+
+
+def encode(prepared: Prepared, bundle: Bundle) -> Generator[Call | Progress | Preview, Arrays, Conditions]:
+    """Run the text encoder and the VAE encoder, as far as this request needs them."""
+    request = prepared.request
+    outputs = yield Call("text_encoder", {"input_ids": prepared.input_ids})
+    embeddings = outputs["last_hidden_state"]
+    image = masked_image = None
+    if prepared.pixels is not None:
+        if not (request.task == "inpaint" and bundle.native_inpainting) or request.strength < 1 or request.latent_blend:
+            outputs = yield Call("vae_encoder", {"sample": prepared.pixels})
+            image = outputs["moments"]
+        if prepared.repaint is not None and bundle.native_inpainting:
+            outputs = yield Call("vae_encoder", {"sample": prepared.pixels * (1 - prepared.repaint)})
+            masked_image = outputs["moments"]
+    return Conditions(embeddings, image, masked_image)
+
+
+def sample(
+    prepared: Prepared, conditions: Conditions, bundle: Bundle, index: int
+) -> Generator[Call | Progress | Preview, Arrays, Pixels]:
+    """Denoise and decode image `index` of a request; returns the canvas [8h, 8w, 3].
+
+    Noise is drawn in the order of diffusers' pipelines, so that a seed means the same picture.
+    Raises InternalError when a network answers NaN or infinity.
+    """
+    request, plan, mask = prepared.request, prepared.plan, prepared.latent_mask
+    noise_stream = NoiseStream(request.seed + index)
+    shape = (1, bundle.vae.latent_channels, *prepared.latent_shape)
+
+    from_noise = request.task == "text_to_image" or (request.task == "inpaint" and request.strength == 1)
+    image_latents = None
+    if conditions.image is not None:
+        drawn = not (from_noise and bundle.native_inpainting)  # there diffusers does not encode the picture at all
+        image_latents = _latents(conditions.image, noise_stream if drawn else None, bundle)
+    noise = noise_stream.normal(shape)
+    if from_noise:
+        x = noise * np.float32(plan.init_noise_sigma)
+    else:
+        assert image_latents is not None
+        x = _mix(plan.start, image_latents, noise)
+    extra_channels: list[Floats] = []
+    if conditions.masked_image is not None and mask is not None:
+        extra_channels = [mask, _latents(conditions.masked_image, noise_stream, bundle)]
+    elif mask is not None:
+        noise_stream.normal(shape)  # diffusers encodes the masked picture here, for nothing but this draw
+    blend = mask is not None and (request.latent_blend or not bundle.native_inpainting)
+
+    rows = len(conditions.embeddings)
+    samples: deque[Floats] = deque([x], maxlen=plan.history[0])
+    predictions: deque[Floats] = deque(maxlen=plan.history[1])
+    for number, step in enumerate(plan.steps, start=1):
+        scaled = x * np.float32(step.input_scale)
+        row = np.concatenate([scaled, *extra_channels], axis=1) if extra_channels else scaled  # [1, 4 or 9, h, w]
+        outputs = yield Call(
+            "unet",
+            {
+                "sample": np.repeat(row, rows, axis=0),
+                "timestep": np.full(rows, step.timestep, np.float32),
+                "encoder_hidden_states": conditions.embeddings,
+            },
+        )
+        predictions.appendleft(_guide(outputs["noise_pred"], request.guidance_scale))
+        preview_due = request.preview_every and number % request.preview_every == 0 and number < len(plan.steps)
+        x0 = estimate_x0(step, x, predictions[0]) if preview_due else None
+        x = advance(step, samples, predictions, None if step.noise is None else noise_stream.normal(shape))
+        if blend:
+            assert image_latents is not None
+            assert mask is not None
+            x = (1 - mask) * _mix(step.renoise, image_latents, noise) + mask * x
+        samples.appendleft(x)
+        if not np.isfinite(x).all():
+            raise InternalError(f"the unet gave NaN or infinity at step {number}")
+        yield Progress(number, len(plan.steps), index)
+        if x0 is not None:
+            yield Preview(number, len(plan.steps), index, preview_rgb(x0, bundle.preview_rgb))
+
+    vae = bundle.vae
+    outputs = yield Call("vae_decoder", {"latents": x / np.float32(vae.scaling_factor) + np.float32(vae.shift_factor)})
+    if not np.isfinite(outputs["image"]).all():
+        raise InternalError("the VAE decoder gave NaN or infinity")
+    return to_picture(outputs["image"])
+
+
+def preview_rgb(latents: Floats, spec: PreviewSpec) -> Pixels:
+    """Scaled latents [1, c, h, w] as a small picture [h, w, 3], by the bundle's fitted linear map."""
+    matrix, bias = np.array(spec.matrix, np.float32), np.array(spec.bias, np.float32)
+    return to_picture(np.einsum("nchw,cr->nrhw", latents, matrix) + bias[:, None, None])
+
+
+def _guide(prediction: Floats, guidance_scale: float) -> Floats:
+    """Classifier-free guidance (Ho and Salimans, arXiv:2207.12598) over rows [unconditional, conditional]."""
+    if len(prediction) == 1:
+        return prediction
+    unconditional, conditional = prediction[:1], prediction[1:]
+    return unconditional + np.float32(guidance_scale) * (conditional - unconditional)
+
+
+def _latents(moments: Floats, noise_stream: NoiseStream | None, bundle: Bundle) -> Floats:
+    """Scaled latents from VAE moments: a draw of the posterior, or its mean without a noise stream."""
+    mean, logvar = np.split(moments, 2, axis=1)
+    if noise_stream is not None:
+        mean = mean + np.exp(0.5 * np.clip(logvar, -30, 20)) * noise_stream.normal(mean.shape)
+    return (mean - np.float32(bundle.vae.shift_factor)) * np.float32(bundle.vae.scaling_factor)
+
+
+def _mix(level: tuple[float, float], clean: Floats, noise: Floats) -> Floats:
+    """signal * clean + sigma * noise."""
+    return np.float32(level[0]) * clean + np.float32(level[1]) * noise

@@ -1,0 +1,40 @@
+"""ONNX Runtime, the engine that runs everywhere."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from gesso_backend.bundle import Bundle
+from gesso_backend.engines import Engine
+from gesso_backend.errors import BundleError
+
+
+class OnnxRuntimeEngine:
+    """One ONNX file in one inference session on the CPU provider."""
+
+    def __init__(self, path: Path, threads: int = 0) -> None:
+        """threads: intra-op threads; 0 means one per core this process may use."""
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+        # The networks of a bundle take turns, each with its own pool: a pool that spins after its call steals the
+        # cores from the next one.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's exceptions share no base class
+            raise BundleError(f"{path.name}: ONNX Runtime cannot load it: {error}") from error
+        self._outputs = [output.name for output in self._session.get_outputs()]
+
+    def __call__(self, **inputs: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:
+        return dict(zip(self._outputs, self._session.run(self._outputs, inputs), strict=True))
+
+
+def load_engines(folder: Path, bundle: Bundle, threads: int = 0) -> Mapping[str, Engine]:
+    """An engine for every network of a bundle."""
+    return {name: OnnxRuntimeEngine(folder / spec.file, threads) for name, spec in bundle.networks.items()}

@@ -1,0 +1,80 @@
+"""Every error the backend raises on purpose.
+
+GessoError
+├── RequestError            ends one request; `code` and `field` travel to the client
+│   ├── InvalidRequest      INVALID_ARG   the request is wrong; names the field
+│   ├── NotFound            NOT_FOUND     a name in the request is not known; names the field
+│   ├── Unavailable         UNAVAILABLE   the queue is full or the server is draining: try again
+│   ├── Cancelled           CANCELLED     the client cancelled
+│   ├── DeadlineExceeded    DEADLINE      the request's own time limit passed
+│   └── InternalError       INTERNAL      our fault: an engine failed, a network answered NaN
+├── BundleError             the bundle cannot be served; names the key or the file
+├── SettingsError           a server setting is unknown or out of range
+└── ServeError              gesso-serve cannot start or keep Triton
+"""
+
+from __future__ import annotations
+
+
+class GessoError(Exception):
+    """The root of the tree."""
+
+
+class RequestError(GessoError):
+    """Ends one request. `str(error)` is what travels: `CODE: field: text`, or `CODE: text` without a field."""
+
+    code = "INTERNAL"
+
+    def __init__(self, text: str, field: str | None = None) -> None:
+        super().__init__(f"{self.code}: {field}: {text}" if field else f"{self.code}: {text}")
+        self.text = text
+        self.field = field
+
+
+class InvalidRequest(RequestError):
+    code = "INVALID_ARG"
+
+    def __init__(self, field: str, text: str) -> None:
+        super().__init__(text, field)
+
+
+class NotFound(RequestError):
+    code = "NOT_FOUND"
+
+    def __init__(self, field: str, text: str) -> None:
+        super().__init__(text, field)
+
+
+class Unavailable(RequestError):
+    code = "UNAVAILABLE"
+
+
+class Cancelled(RequestError):
+    code = "CANCELLED"
+
+
+class DeadlineExceeded(RequestError):
+    code = "DEADLINE"
+
+
+class InternalError(RequestError):
+    code = "INTERNAL"
+
+
+class BundleError(GessoError):
+    pass
+
+
+class SettingsError(GessoError):
+    pass
+
+
+class ServeError(GessoError):
+    pass
+
+
+def as_request_error(error: BaseException) -> RequestError:
+    """The one place where foreign errors become ours: anything that is not a RequestError is an internal one."""
+    if isinstance(error, RequestError):
+        return error
+    return InternalError(f"{type(error).__name__}: {error}")

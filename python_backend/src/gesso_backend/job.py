@@ -1,0 +1,185 @@
+"""A job: one request on its way through the server, and the promise that it ends in exactly one final reply."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from gesso_backend import mask as masks
+from gesso_backend.denoise import Preview, Progress
+from gesso_backend.errors import RequestError, as_request_error
+from gesso_backend.events import Channel, Event
+from gesso_backend.finish import enlarge, paint
+from gesso_backend.mask import Pixels
+from gesso_backend.metrics import Metrics
+from gesso_backend.outbox import Outbox
+from gesso_backend.prepare import Prepared
+
+
+class Job:
+    """Made by the service, prepared by a worker, run by the loop, heard through its channel.
+
+    `abort` may come from any thread. A job that no loop has taken ends at once; a running one is ended by the loop
+    before its next network call.
+    """
+
+    def __init__(
+        self,
+        inputs: Mapping[str, np.ndarray[Any, Any]],
+        channel: Channel,
+        outbox: Outbox,
+        metrics: Metrics,
+        on_end: Callable[[Job], None],
+        deadline: float | None = None,
+        id: str | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """deadline: on `clock`, in seconds."""
+        self.id = id or uuid.uuid4().hex
+        self.inputs = inputs
+        self.channel = channel
+        self.deadline = deadline
+        self.prepared: Prepared | None = None
+        self.cause: RequestError | None = None  # why it has to end early; set once
+        self.input_bytes = sum(array.nbytes for array in inputs.values())
+        self._outbox = outbox
+        self._metrics = metrics
+        self._on_end = on_end
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._running = False
+        self._ended = False
+        self._submitted = clock()
+        self._images_left = 0
+        self._seconds: dict[str, float] = defaultdict(float)  # by stage
+        self._calls = 0  # denoiser calls this job was part of
+        self._rows = 0  # rows of those calls, all jobs'
+
+    @property
+    def ended(self) -> bool:
+        return self._ended
+
+    @property
+    def running(self) -> bool:
+        """Whether a loop has taken it."""
+        return self._running
+
+    def begin(self) -> bool:
+        """Taken by the loop. False when it has ended already and is to be dropped."""
+        with self._lock:
+            if self._ended:
+                return False
+            self._running = True
+        assert self.prepared is not None, "a job is prepared before it runs"
+        self._images_left = self.prepared.request.num_images_per_prompt
+        self.spent("queue", self._clock() - self._submitted - self._seconds["prepare"])
+        return True
+
+    def abort(self, error: RequestError) -> None:
+        """Have the job end with `error`, unless it has ended or is being ended."""
+        with self._lock:
+            if self.cause is None:
+                self.cause = error
+            waiting = not self._running
+        if waiting:
+            self.end(error)
+
+    def end(self, error: BaseException | None) -> None:
+        """The one final reply. Later calls do nothing."""
+        with self._lock:
+            if self._ended:
+                return
+            self._ended = True
+        reply = None if error is None else as_request_error(error)
+
+        def close() -> None:
+            try:
+                self.channel.close(reply)
+            finally:
+                self._metrics.request("ok" if reply is None else reply.code.lower())
+
+        self._outbox.post(close)
+        self._on_end(self)
+
+    def spent(self, stage: str, seconds: float, rows: int = 0) -> None:
+        """Account for a stage; rows: the rows of the denoiser's batch, if it was one."""
+        self._seconds[stage] += seconds
+        if rows:
+            self._calls += 1
+            self._rows += rows
+
+    def emit(self, item: Progress | Preview) -> None:
+        """Send progress or a preview."""
+        assert self.prepared is not None
+        prepared, seed = self.prepared, self.prepared.request.seed + item.index
+
+        def send() -> None:
+            if isinstance(item, Preview):
+                picture = paint(prepared, enlarge(prepared, item.rgb))
+                self.channel.send(Event("preview", item.step, item.num_steps, item.index, seed, picture))
+            else:
+                self.channel.send(Event("progress", item.step, item.num_steps, item.index, seed))
+
+        self._outbox.post(self._guarded(send))
+
+    def painted(self, index: int, work: Pixels) -> None:
+        """Image `index` is decoded: composite it, send it, and end the job with the last one."""
+        assert self.prepared is not None
+        prepared = self.prepared
+
+        def send() -> None:
+            started = self._clock()
+            output = paint(prepared, work)
+            self.spent("composite", self._clock() - started)
+            steps = len(prepared.plan.steps)
+            seed = prepared.request.seed + index
+            self.channel.send(Event("image", steps, steps, index, seed, output, self._report(output, seed)))
+
+        self._outbox.post(self._guarded(send))
+        self._images_left -= 1
+        if self._images_left == 0:
+            self._outbox.post(self._guarded(self._observe_stages))
+            self._outbox.post(lambda: self.end(None))
+
+    def _guarded(self, send: Callable[[], None]) -> Callable[[], None]:
+        """Events stop at the job's end, and a failing one is the end."""
+
+        def action() -> None:
+            if not self._ended:
+                try:
+                    send()
+                except Exception as error:
+                    self.abort(as_request_error(error))
+                    self.end(error)
+
+        return action
+
+    def _observe_stages(self) -> None:
+        for stage, seconds in self._seconds.items():
+            self._metrics.stage(stage, seconds)
+
+    def _report(self, output: Pixels, seed: int) -> str:
+        assert self.prepared is not None
+        prepared = self.prepared
+        request, canvas = prepared.request, prepared.canvas
+        report: dict[str, Any] = {
+            "parameters": {**request.effective(), "seed": seed},
+            "working_size": [canvas.work_height, canvas.work_width],
+            "crop": [canvas.top, canvas.left, canvas.height, canvas.width],
+            "timings_ms": {stage: round(seconds * 1000, 3) for stage, seconds in self._seconds.items()},
+            "queue_ms": round(self._seconds["queue"] * 1000, 3),
+            "total_ms": round((self._clock() - self._submitted) * 1000, 3),
+            "rows_per_step": round(self._rows / self._calls, 3) if self._calls else 0.0,
+            "warnings": list(prepared.warnings),
+        }
+        if request.image is not None and request.mask_image is not None:
+            report["mask_coverage_pct"] = masks.coverage_pct(request.mask_image)
+            report["changed_outside_mask"] = masks.changed_outside(request.image, output, request.mask_image)
+        return json.dumps(report)

@@ -1,0 +1,104 @@
+"""What can be worked out before any network runs: sizes, crops, masks, token ids and the sampler's plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from gesso_backend import canvas as canvases
+from gesso_backend import mask as masks
+from gesso_backend import samplers
+from gesso_backend.bundle import Bundle
+from gesso_backend.canvas import Canvas
+from gesso_backend.errors import InvalidRequest
+from gesso_backend.mask import Floats, Pixels
+from gesso_backend.request import Request
+from gesso_backend.tokens import PromptTokenizer
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A request made ready for the networks. h, w: latent size of the canvas."""
+
+    request: Request
+    canvas: Canvas
+    plan: samplers.Plan
+    latent_shape: tuple[int, int]  # (h, w)
+    input_ids: npt.NDArray[np.int64]  # [rows, max_length]: negative prompt and prompt, or the prompt alone
+    pixels: Floats | None  # [1, 3, 8h, 8w] in [-1, 1]
+    repaint: Floats | None  # [1, 1, 8h, 8w]; 1 repaints
+    latent_mask: Floats | None  # [1, 1, h, w]; 1 repaints
+    alpha: Pixels | None  # [H, W] of the original: weight of the painted pixels
+    warnings: tuple[str, ...]
+
+
+def prepare(request: Request, bundle: Bundle, tokenizer: PromptTokenizer) -> Prepared:
+    """Raises InvalidRequest for what only shows here: a strength or step count the sampler cannot serve."""
+    warnings: list[str] = []
+    plan = _plan(request, bundle)
+    canvas = canvases.choose(request.height, request.width, request.mask_image, bundle.size, request.padding_mask_crop)
+    if (canvas.scaled_height, canvas.scaled_width) != (canvas.height, canvas.width):
+        warnings.append(
+            f"worked at {canvas.scaled_width}x{canvas.scaled_height} and scaled back to {canvas.width}x{canvas.height}"
+        )
+
+    prompts = [("negative_prompt", request.negative_prompt)] if request.guided else []
+    ids = []
+    for name, prompt in [*prompts, ("prompt", request.prompt)]:
+        tokens, cut = tokenizer.encode(prompt)
+        ids.append(tokens)
+        if cut:
+            warnings.append(f"{name} is over the limit of {bundle.tokenizer.max_length} tokens; cut: {cut!r}")
+
+    pixels = repaint = latent_mask = alpha = None
+    factor = bundle.vae.factor
+    if request.image is not None:
+        pixels = to_network(canvas.cut(request.image))
+    if request.mask_image is not None:
+        working = canvas.cut_mask(masks.binarise(request.mask_image))
+        repaint = working[None, None]
+        latents, lost = masks.to_latents(working, factor, keep_thin=request.latent_blend)
+        latent_mask = latents[None, None]
+        if lost and not request.latent_blend:
+            warnings.append(f"parts of the mask are thinner than a latent; {lost} latents are not repainted")
+        alpha = masks.feather(request.mask_image, request.mask_feather)
+    return Prepared(
+        request=request,
+        canvas=canvas,
+        plan=plan,
+        latent_shape=(canvas.work_height // factor, canvas.work_width // factor),
+        input_ids=np.stack(ids),
+        pixels=pixels,
+        repaint=repaint,
+        latent_mask=latent_mask,
+        alpha=alpha,
+        warnings=tuple(warnings),
+    )
+
+
+def to_network(picture: Pixels) -> Floats:
+    """[H, W, 3] uint8 -> [1, 3, H, W] float32 in [-1, 1], in diffusers' arithmetic."""
+    scaled = picture.astype(np.float32) / np.float32(255)
+    return np.ascontiguousarray((2 * scaled - 1).transpose(2, 0, 1)[None])
+
+
+def to_picture(image: Floats) -> Pixels:
+    """[1, 3, H, W] in [-1, 1] -> [H, W, 3] uint8, in diffusers' arithmetic."""
+    scaled: Floats = np.clip(image[0] / 2 + np.float32(0.5), 0, 1).transpose(1, 2, 0)
+    return np.asarray(np.rint(scaled * 255), np.uint8)
+
+
+def _plan(request: Request, bundle: Bundle) -> samplers.Plan:
+    steps, strength = request.num_inference_steps, request.strength if request.image is not None else 1.0
+    if int(steps * strength) < 1:
+        raise InvalidRequest(
+            "strength", f"{strength} of {steps} steps leaves no step to run; use at least {1 / steps:.4f}"
+        )
+    try:
+        return samplers.plan(request.scheduler, bundle.scheduler.config, steps, strength)
+    except samplers.UnsupportedScheduler as error:
+        raise InvalidRequest("scheduler", str(error)) from None
+    except ValueError as error:
+        raise InvalidRequest("num_inference_steps", str(error)) from None

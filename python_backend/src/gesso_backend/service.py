@@ -1,0 +1,191 @@
+"""The service: takes requests in, has them prepared and run, and sees that each one ends.
+
+Threads: one prepares, one runs the loop, one finishes and answers (outbox), one watches for cancels, deadlines and a
+stuck loop. None of it knows Triton.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from gesso_backend import bundle as bundles
+from gesso_backend.batch import FifoPolicy
+from gesso_backend.bundle import Bundle
+from gesso_backend.engines import Engine
+from gesso_backend.errors import Cancelled, DeadlineExceeded, InternalError, RequestError, Unavailable
+from gesso_backend.events import Channel
+from gesso_backend.job import Job
+from gesso_backend.loop import BatchedLoop, Loop, PlainLoop
+from gesso_backend.metrics import Metrics, NoMetrics
+from gesso_backend.outbox import Outbox
+from gesso_backend.prepare import prepare
+from gesso_backend.request import parse
+from gesso_backend.settings import Settings
+from gesso_backend.tokens import PromptTokenizer
+
+log = logging.getLogger(__name__)
+
+WATCH_SECONDS = 0.02
+
+
+class Service:
+    """One bundle, served."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        tokenizer: PromptTokenizer,
+        engines: Mapping[str, Engine],
+        settings: Settings,
+        metrics: Metrics | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.bundle = bundle
+        self._tokenizer = tokenizer
+        self._settings = settings
+        self._metrics = metrics or NoMetrics()
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._jobs: dict[str, Job] = {}
+        self._draining = False
+        self._closed = threading.Event()
+        self._outbox = Outbox()
+        self._workers = ThreadPoolExecutor(1, thread_name_prefix="gesso-prepare")
+        self._loop: Loop
+        if settings.loop == "plain":
+            self._loop = PlainLoop(bundle, engines, self._outbox, self._metrics, clock)
+        else:
+            policy = FifoPolicy.of(settings)
+            self._loop = BatchedLoop(bundle, engines, self._outbox, self._metrics, policy, clock)
+        self._loop.start()
+        self._watcher = threading.Thread(target=self._watch, name="gesso-watch", daemon=True)
+        self._watcher.start()
+
+    @classmethod
+    def load(cls, settings: Settings, metrics: Metrics | None = None) -> Service:
+        """Open the bundle that the settings name, and its engines. Raises BundleError, SettingsError."""
+        from gesso_backend.engines.onnxruntime import load_engines
+
+        folder = settings.bundle_path()
+        bundle = bundles.load(folder)
+        tokenizer = PromptTokenizer(folder, bundle.tokenizer)
+        return cls(bundle, tokenizer, load_engines(folder, bundle, settings.threads), settings, metrics)
+
+    def submit(
+        self,
+        inputs: Mapping[str, np.ndarray[Any, Any]],
+        channel: Channel,
+        timeout: float | None = None,
+        job_id: str | None = None,
+    ) -> Job:
+        """Accept a request; everything it comes to is said through `channel`, a refusal included.
+
+        inputs: the wire's tensors, owned by the service from here on. timeout: seconds until it is given up.
+        """
+        deadline = None if timeout is None else self._clock() + timeout
+        job = Job(inputs, channel, self._outbox, self._metrics, self._forget, deadline, job_id, self._clock)
+        refusal = self._admit(job)
+        if refusal is not None:
+            job.end(refusal)
+        else:
+            self._workers.submit(self._prepare, job)
+        return job
+
+    def cancel(self, job_id: str) -> bool:
+        """Cancel a job by its id. False when there is none: it has ended, or never was."""
+        with self._lock:
+            job = self._jobs.get(job_id)
+        if job is not None:
+            job.abort(Cancelled("the client cancelled"))
+        return job is not None
+
+    def healthy(self) -> bool:
+        """Whether the loop lives and is not stuck in a network call."""
+        stalled = self._clock() - self._loop.pulse > self._settings.stall_seconds
+        return self._loop.alive and not stalled
+
+    def drain(self) -> None:
+        """Refuse new requests, let the running ones finish for `drain_seconds`, end the rest, stop all threads."""
+        with self._lock:
+            self._draining = True
+        give_up = self._clock() + self._settings.drain_seconds
+        while self._jobs and self._clock() < give_up and self._loop.alive:
+            time.sleep(WATCH_SECONDS)
+        self._abort_all(Unavailable("the server is shutting down"))
+        self._workers.shutdown()
+        if self._loop.alive:
+            self._loop.close()
+        self._closed.set()
+        self._watcher.join()
+        self._outbox.close()
+
+    def _admit(self, job: Job) -> RequestError | None:
+        settings = self._settings
+        with self._lock:
+            if self._draining:
+                return Unavailable("the server is shutting down")
+            if len(self._jobs) >= settings.max_queue:
+                return Unavailable(f"the queue is full ({settings.max_queue} requests)")
+            held = sum(other.input_bytes for other in self._jobs.values())
+            if self._jobs and held + job.input_bytes > settings.max_input_mib * 2**20:
+                return Unavailable(f"the queue is full ({settings.max_input_mib} MiB of pictures)")
+            if job.id in self._jobs:
+                return InternalError("a request with this id is running")
+            self._jobs[job.id] = job
+        return None
+
+    def _forget(self, job: Job) -> None:
+        with self._lock:
+            if self._jobs.get(job.id) is job:
+                del self._jobs[job.id]
+
+    def _prepare(self, job: Job) -> None:
+        if job.ended:
+            return
+        started = self._clock()
+        try:
+            job.prepared = prepare(parse(job.inputs, self.bundle), self.bundle, self._tokenizer)
+        except Exception as error:
+            if not isinstance(error, RequestError):
+                log.exception("preparing request %s failed", job.id)
+            job.end(error)
+            return
+        job.spent("prepare", self._clock() - started)
+        self._loop.submit(job)
+
+    def _abort_all(self, error: RequestError) -> None:
+        with self._lock:
+            jobs = list(self._jobs.values())
+        for job in jobs:
+            job.abort(error)
+
+    def _watch(self) -> None:
+        """Look at every live job for a cancel or a passed deadline, and at the loop. A look costs 0.1 ms a job."""
+        while not self._closed.is_set():
+            started = self._clock()
+            with self._lock:
+                jobs = list(self._jobs.values())
+            for job in jobs:
+                if job.deadline is not None and self._clock() > job.deadline:
+                    job.abort(DeadlineExceeded("the request's time limit passed"))
+                elif job.cause is None and job.channel.cancelled():
+                    job.abort(Cancelled("the client cancelled"))
+            if not self.healthy():
+                # The loop will not end them any more, so they are ended here.
+                for job in jobs:
+                    job.end(InternalError("the engine's loop is stuck or dead"))
+            self._report_load(jobs)
+            # With hundreds of jobs a round takes a while; rest at least twice as long as it took.
+            self._closed.wait(max(WATCH_SECONDS, 2 * (self._clock() - started)))
+
+    def _report_load(self, jobs: list[Job]) -> None:
+        running = [job for job in jobs if job.running]
+        rows = sum(len(p.input_ids) * p.request.num_images_per_prompt for j in running if (p := j.prepared))
+        self._outbox.post(lambda: self._metrics.load(rows, len(jobs) - len(running)))
