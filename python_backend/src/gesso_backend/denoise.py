@@ -19,6 +19,7 @@ from gesso_backend.errors import InternalError
 from gesso_backend.mask import Floats, Pixels
 from gesso_backend.noise import NoiseStream
 from gesso_backend.prepare import Prepared, to_picture
+from gesso_backend.request import Request
 from gesso_backend.samplers import advance, estimate_x0
 
 Arrays: TypeAlias = Mapping[str, np.ndarray[Any, Any]]
@@ -78,13 +79,15 @@ def encode(prepared: Prepared, bundle: Bundle) -> Generator[Call | Progress | Pr
     outputs = yield Call("text_encoder", {"input_ids": prepared.input_ids})
     embeddings = outputs["last_hidden_state"]
     image = masked_image = None
-    if prepared.pixels is not None:
-        if not (request.task == "inpaint" and bundle.native_inpainting) or request.strength < 1 or request.latent_blend:
-            outputs = yield Call("vae_encoder", {"sample": prepared.pixels})
-            image = outputs["moments"]
-        if prepared.repaint is not None and bundle.native_inpainting:
-            outputs = yield Call("vae_encoder", {"sample": prepared.pixels * (1 - prepared.repaint)})
-            masked_image = outputs["moments"]
+    if prepared.pixels is not None and (
+        not _from_noise(request) or request.latent_blend or not bundle.native_inpainting
+    ):
+        outputs = yield Call("vae_encoder", {"sample": prepared.pixels})
+        image = outputs["moments"]
+    if prepared.repaint is not None and bundle.native_inpainting:
+        pixels = np.zeros((1, 3, 1, 1), np.float32) if prepared.pixels is None else prepared.pixels
+        outputs = yield Call("vae_encoder", {"sample": pixels * (1 - prepared.repaint)})
+        masked_image = outputs["moments"]
     return Conditions(embeddings, image, masked_image)
 
 
@@ -100,7 +103,7 @@ def sample(
     noise_stream = NoiseStream(request.seed + index)
     shape = (1, bundle.vae.latent_channels, *prepared.latent_shape)
 
-    from_noise = request.task == "text_to_image" or (request.task == "inpaint" and request.strength == 1)
+    from_noise = _from_noise(request)
     image_latents = None
     if conditions.image is not None:
         drawn = not (from_noise and bundle.native_inpainting)  # there diffusers does not encode the picture at all
@@ -116,7 +119,7 @@ def sample(
         extra_channels = [mask, _latents(conditions.masked_image, noise_stream, bundle)]
     elif mask is not None:
         noise_stream.normal(shape)  # diffusers encodes the masked picture here, for nothing but this draw
-    blend = mask is not None and (request.latent_blend or not bundle.native_inpainting)
+    blend = request.task == "inpaint" and (request.latent_blend or not bundle.native_inpainting)
 
     rows = len(conditions.embeddings)
     samples: deque[Floats] = deque([x], maxlen=plan.history[0])
@@ -158,6 +161,11 @@ def preview_rgb(latents: Floats, spec: PreviewSpec) -> Pixels:
     """Scaled latents [1, c, h, w] as a small picture [h, w, 3], by the bundle's fitted linear map."""
     matrix, bias = np.array(spec.matrix, np.float32), np.array(spec.bias, np.float32)
     return to_picture(np.einsum("nchw,cr->nrhw", latents, matrix) + bias[:, None, None])
+
+
+def _from_noise(request: Request) -> bool:
+    """Whether denoising starts from pure noise; else from the noised picture. As in diffusers' pipelines."""
+    return request.task == "text_to_image" or (request.task == "inpaint" and request.strength == 1)
 
 
 def _guide(prediction: Floats, guidance_scale: float) -> Floats:

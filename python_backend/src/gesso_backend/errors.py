@@ -7,13 +7,16 @@ GessoError
 │   ├── Unavailable         UNAVAILABLE   the queue is full or the server is draining: try again
 │   ├── Cancelled           CANCELLED     the client cancelled
 │   ├── DeadlineExceeded    DEADLINE      the request's own time limit passed
-│   └── InternalError       INTERNAL      our fault: an engine failed, a network answered NaN
+│   ├── InternalError       INTERNAL      our fault: an engine failed, a network answered NaN
+│   └── ForwardedError      any of these  what `inpaint` answered to `inpaint_once`, word for word
 ├── BundleError             the bundle cannot be served; names the key or the file
 ├── SettingsError           a server setting is unknown or out of range
 └── ServeError              gesso-serve cannot start or keep Triton
 """
 
 from __future__ import annotations
+
+import re
 
 
 class GessoError(Exception):
@@ -59,6 +62,14 @@ class DeadlineExceeded(RequestError):
 
 class InternalError(RequestError):
     code = "INTERNAL"
+
+
+class ForwardedError(RequestError):
+    def __init__(self, message: str) -> None:
+        codes = [kind.code for kind in RequestError.__subclasses__()]
+        found = re.search(rf"({'|'.join(codes)}): .*", message, re.DOTALL)  # Triton may put words before it
+        super().__init__("")
+        self.args = (found.group() if found else f"INTERNAL: {message}",)
 
 
 class BundleError(GessoError):

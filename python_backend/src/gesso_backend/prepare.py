@@ -28,7 +28,7 @@ class Prepared:
     latent_shape: tuple[int, int]  # (h, w)
     input_ids: npt.NDArray[np.int64]  # [rows, max_length]: negative prompt and prompt, or the prompt alone
     pixels: Floats | None  # [1, 3, 8h, 8w] in [-1, 1]
-    repaint: Floats | None  # [1, 1, 8h, 8w]; 1 repaints
+    repaint: Floats | None  # [1, 1, 8h, 8w]; 1 repaints. An inpainting model without a mask repaints everything
     latent_mask: Floats | None  # [1, 1, h, w]; 1 repaints
     alpha: Pixels | None  # [H, W] of the original: weight of the painted pixels
     warnings: tuple[str, ...]
@@ -54,6 +54,7 @@ def prepare(request: Request, bundle: Bundle, tokenizer: PromptTokenizer) -> Pre
 
     pixels = repaint = latent_mask = alpha = None
     factor = bundle.vae.factor
+    latent_shape = (canvas.work_height // factor, canvas.work_width // factor)
     if request.image is not None:
         pixels = to_network(canvas.cut(request.image))
     if request.mask_image is not None:
@@ -64,11 +65,14 @@ def prepare(request: Request, bundle: Bundle, tokenizer: PromptTokenizer) -> Pre
         if lost and not request.latent_blend:
             warnings.append(f"parts of the mask are thinner than a latent; {lost} latents are not repainted")
         alpha = masks.feather(request.mask_image, request.mask_feather)
+    elif bundle.native_inpainting:
+        repaint = np.ones((1, 1, canvas.work_height, canvas.work_width), np.float32)
+        latent_mask = np.ones((1, 1, *latent_shape), np.float32)
     return Prepared(
         request=request,
         canvas=canvas,
         plan=plan,
-        latent_shape=(canvas.work_height // factor, canvas.work_width // factor),
+        latent_shape=latent_shape,
         input_ids=np.stack(ids),
         pixels=pixels,
         repaint=repaint,

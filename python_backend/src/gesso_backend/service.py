@@ -46,12 +46,15 @@ class Service:
         settings: Settings,
         metrics: Metrics | None = None,
         clock: Callable[[], float] = time.monotonic,
+        on_dead: Callable[[], None] = lambda: None,
     ) -> None:
+        """on_dead: called once, after the jobs have been failed, when the loop is found stuck or dead."""
         self.bundle = bundle
         self._tokenizer = tokenizer
         self._settings = settings
         self._metrics = metrics or NoMetrics()
         self._clock = clock
+        self._on_dead = on_dead
         self._lock = threading.Lock()
         self._jobs: dict[str, Job] = {}
         self._draining = False
@@ -69,14 +72,18 @@ class Service:
         self._watcher.start()
 
     @classmethod
-    def load(cls, settings: Settings, metrics: Metrics | None = None) -> Service:
+    def load(
+        cls, settings: Settings, metrics: Metrics | None = None, on_dead: Callable[[], None] = lambda: None
+    ) -> Service:
         """Open the bundle that the settings name, and its engines. Raises BundleError, SettingsError."""
         from gesso_backend.engines.onnxruntime import load_engines
 
         folder = settings.bundle_path()
         bundle = bundles.load(folder)
         tokenizer = PromptTokenizer(folder, bundle.tokenizer)
-        return cls(bundle, tokenizer, load_engines(folder, bundle, settings.threads), settings, metrics)
+        return cls(
+            bundle, tokenizer, load_engines(folder, bundle, settings.threads), settings, metrics, on_dead=on_dead
+        )
 
     def submit(
         self,
@@ -129,6 +136,8 @@ class Service:
     def _admit(self, job: Job) -> RequestError | None:
         settings = self._settings
         with self._lock:
+            if not self.healthy():
+                return InternalError("the engine's loop is stuck or dead")
             if self._draining:
                 return Unavailable("the server is shutting down")
             if len(self._jobs) >= settings.max_queue:
@@ -181,6 +190,8 @@ class Service:
                 # The loop will not end them any more, so they are ended here.
                 for job in jobs:
                     job.end(InternalError("the engine's loop is stuck or dead"))
+                self._on_dead()
+                return
             self._report_load(jobs)
             # With hundreds of jobs a round takes a while; rest at least twice as long as it took.
             self._closed.wait(max(WATCH_SECONDS, 2 * (self._clock() - started)))

@@ -71,7 +71,9 @@ def ddim(config: Mapping[str, object], num_inference_steps: int, begin: int) -> 
     for timestep in timesteps:
         there = levels.towards(timestep - stride)
         x0, eps = levels.at(timestep).estimates(schedule.prediction_type, sample(), output())
-        # diffusers clips x0 but not the eps that goes with it, so what clipping takes from x0 is all there is to add.
-        clip = Clip(schedule.clip_sample_range, there.signal) if schedule.clip_sample else None
-        rows.append(Row(timestep=timestep, x_next=there.mix(x0, eps), x0=x0, clip=clip))
+        if schedule.clip_sample:  # x0 alone: diffusers leaves the eps that goes with it as it was
+            clip = Clip(schedule.clip_sample_range, there.signal)
+            rows.append(Row(timestep=timestep, x_next=there.sigma * eps, x0=x0, clip=clip))
+        else:
+            rows.append(Row(timestep=timestep, x_next=there.mix(x0, eps), x0=x0))
     return assemble(rows, [levels.at(timestep) for timestep in timesteps])

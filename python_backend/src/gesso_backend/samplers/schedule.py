@@ -47,7 +47,8 @@ class Schedule:
         """Read a raw config; raises UnsupportedScheduler naming the key of a value that cannot be served."""
         # diffusers lists here the keys that were not in the file it loaded, and forgets them when the class changes.
         defaulted = config.get("_use_default_values") or ()
-        assert isinstance(defaulted, list | tuple)
+        if not isinstance(defaulted, list | tuple):
+            raise UnsupportedScheduler.because("_use_default_values", defaulted)
         given = {key: value for key, value in config.items() if key not in defaulted}
         for key, served in cls.served.items():
             if key in given and given[key] not in served:
@@ -58,6 +59,10 @@ class Schedule:
     def __post_init__(self) -> None:
         if self.num_train_timesteps < 2:
             raise UnsupportedScheduler.because("num_train_timesteps", self.num_train_timesteps)
+        if self.beta_start < 0:
+            raise UnsupportedScheduler.because("beta_start", self.beta_start)
+        if self.beta_end < 0:
+            raise UnsupportedScheduler.because("beta_end", self.beta_end)
         if self.trained_betas and len(self.trained_betas) != self.num_train_timesteps:
             why = f"has {len(self.trained_betas)} betas"
             raise UnsupportedScheduler.because("num_train_timesteps", self.num_train_timesteps, why)
@@ -98,7 +103,7 @@ class Schedule:
         if self.timestep_spacing == "leading":
             return np.arange(count)[::-1] * float(last // count) + self.steps_offset
         if self.timestep_spacing == "trailing":
-            return np.arange(last, 0, -stride).round() - 1
+            return np.arange(last, 0, -stride, dtype=np.float64).round() - 1
         raise UnsupportedScheduler.because("timestep_spacing", self.timestep_spacing)
 
     def timesteps(self, num_inference_steps: int) -> NDArray[np.float64]:
@@ -120,6 +125,10 @@ class Schedule:
 
 def karras_sigmas(sigma_min: float, sigma_max: float, count: int) -> NDArray[np.float64]:
     """`count` sigmas falling from `sigma_max` to `sigma_min`: equation 5 of arXiv:2206.00364."""
+    if not 0 < sigma_min <= sigma_max:
+        raise UnsupportedScheduler.because(
+            "sigma_min", sigma_min, f"is not above 0 and at most sigma_max={sigma_max!r}"
+        )
     low, high = sigma_min ** (1 / _KARRAS_RHO), sigma_max ** (1 / _KARRAS_RHO)
     sigmas: NDArray[np.float64] = (high + np.linspace(0, 1, count) * (low - high)) ** _KARRAS_RHO
     return sigmas
@@ -180,8 +189,10 @@ def _typed(key: str, value: object, default: object) -> Any:
     match default, value:
         case (bool(), bool() | None):
             return bool(value)
-        case (tuple(), list() | tuple() | None):
-            return tuple(value or ())
+        case (tuple(), None):
+            return ()
+        case (tuple(), list() | tuple()) if all(isinstance(item, int | float) for item in value):
+            return tuple(value)
         case (str(), str()) | (None, None):
             return value
         case (int(), int()) if not isinstance(default, bool) and not isinstance(value, bool):

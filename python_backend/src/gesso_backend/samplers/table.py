@@ -18,7 +18,7 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Clip:
-    """What clipping x0 adds to a linear row: `weight * (clip(x0, -limit, limit) - x0)`."""
+    """The one part of a row that is not linear: `weight * clip(x0, -limit, limit)` is added, and the rest has no x0."""
 
     limit: float
     weight: float
@@ -39,9 +39,7 @@ class Step:
     noise: float | None  # weight of a fresh draw; 0.0 still draws, to keep the stream aligned; None draws nothing
     x0: tuple[float, float]  # the clean image is estimated as x0[0]*x + x0[1]*output
     clip: Clip | None
-    renoise: tuple[
-        float, float
-    ]  # the level of the next step, (1.0, 0.0) after the last: what kept latents are noised to
+    renoise: tuple[float, float]  # the level kept latents are noised to: the next step's, (1.0, 0.0) after the last
 
 
 @dataclass(frozen=True)
@@ -74,20 +72,15 @@ def advance(step: Step, xs: Sequence[Array], outputs: Sequence[Array], noise: Ar
     if noise is not None and step.noise:
         x_next += step.noise * noise
     if step.clip is not None:
-        x0 = _linear_x0(step, xs[0], outputs[0])
-        x_next += step.clip.weight * (np.clip(x0, -step.clip.limit, step.clip.limit) - x0)
+        x_next += step.clip.weight * estimate_x0(step, xs[0], outputs[0])
     return x_next
 
 
 def estimate_x0(step: Step, x: Array, output: Array) -> Array:
     """The clean latents as `step` sees them (diffusers' `pred_original_sample`), clipped if the step clips."""
-    x0 = _linear_x0(step, x, output)
-    return x0 if step.clip is None else np.clip(x0, -step.clip.limit, step.clip.limit)
-
-
-def _linear_x0(step: Step, x: Array, output: Array) -> Array:
     of_x, of_output = step.x0
-    return of_x * x + of_output * output
+    x0 = of_x * x + of_output * output
+    return x0 if step.clip is None else np.clip(x0, -step.clip.limit, step.clip.limit)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,1 @@
+from gesso_backend.triton_model import InpaintOnceModel as TritonPythonModel  # noqa: F401
