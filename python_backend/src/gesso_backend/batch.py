@@ -69,8 +69,7 @@ class FifoPolicy:
     def __init__(self, caps: Mapping[str, int]) -> None:
         """caps: most rows in one call of each network. A single call larger than its cap still runs, alone."""
         self._caps = caps
-        self._turn = 0
-        self._last_turn: dict[tuple[object, ...], int] = {}
+        self._line: list[tuple[object, ...]] = []  # the groups, next first
 
     @classmethod
     def of(cls, settings: Settings) -> FifoPolicy:
@@ -83,9 +82,12 @@ class FifoPolicy:
             groups.setdefault(task.call.key, []).append(task)
         if not groups:
             return None
-        key = min(groups, key=lambda key: self._last_turn.get(key, -1))  # ties: the group of the oldest task
-        self._turn += 1
-        self._last_turn = {k: turn for k, turn in self._last_turn.items() if k in groups} | {key: self._turn}
+        # A group that appears stands at the end, however often it comes and goes: newcomers, each with a call or two
+        # of its own shape, cannot hold up those who run.
+        self._line = [key for key in self._line if key in groups]
+        self._line += [key for key in groups if key not in self._line]
+        key = self._line.pop(0)
+        self._line.append(key)
         chosen, rows = [groups[key][0]], groups[key][0].call.rows
         for task in groups[key][1:]:
             if rows + task.call.rows > self._caps[task.call.network]:

@@ -43,9 +43,10 @@ class Canvas:
 
     def cut_mask(self, repaint: Floats) -> Floats:
         """A binary mask [H, W] as the network sees it. Scaled down, a cell that a stroke only touches is repainted."""
-        mask = (self.crop(repaint) * 255).astype(np.uint8)
+        mask = self.crop(repaint)
         if mask.shape != (self.scaled_height, self.scaled_width):
             size = (self.scaled_width, self.scaled_height)
+            # In floats: in bytes, one pixel's share of a cell of more than 510 pixels rounds to nothing.
             mask = np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.BOX))
         return (self._pad(mask) > 0).astype(np.float32)
 

@@ -123,7 +123,7 @@ class BatchedLoop(Loop):
         while True:
             self.pulse = self._clock()
             try:
-                job = self._inbox.get(timeout=0 if self._ready else WAKE_SECONDS)
+                job = self._inbox.get(timeout=0 if self._ready or self._closing else WAKE_SECONDS)
             except queue.Empty:
                 if self._ready or self._closing:
                     return bool(self._ready)
@@ -135,11 +135,15 @@ class BatchedLoop(Loop):
                 self._start(job, encode(job.prepared, self._bundle), None)
 
     def _drop_aborted(self) -> None:
+        kept = []
         for task in self._ready:
-            if task.job.cause is not None:
+            cause = task.job.cause  # read once: another thread may set it at any moment
+            if cause is None:
+                kept.append(task)
+            else:
                 task.generator.close()
-                task.job.end(task.job.cause)
-        self._ready = [task for task in self._ready if task.job.cause is None]
+                task.job.end(cause)
+        self._ready = kept
 
     def _run(self, batch: Batch) -> list[Arrays | Exception]:
         """The answer to each task. If the batch fails, each call is tried alone, so that only the bad one fails."""

@@ -24,12 +24,18 @@ class Outbox:
         self._posted.put(action)
 
     def close(self) -> None:
-        """Finish what was posted and stop."""
+        """Finish what was posted, and what that posts in turn, and stop."""
         self._posted.put(None)
         self._thread.join()
 
     def _run(self) -> None:
-        while (action := self._posted.get()) is not None:
+        while True:
+            action = self._posted.get()
+            if action is None:
+                if self._posted.empty():
+                    return
+                self._posted.put(None)  # posted meanwhile by an action: a job's end posts its reply
+                continue
             try:
                 action()
             except Exception:

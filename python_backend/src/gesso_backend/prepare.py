@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +16,7 @@ from gesso_backend.bundle import Bundle
 from gesso_backend.canvas import Canvas
 from gesso_backend.errors import InvalidRequest
 from gesso_backend.mask import Floats, Pixels
-from gesso_backend.request import Request
+from gesso_backend.request import Request, Task
 from gesso_backend.tokens import PromptTokenizer
 
 
@@ -94,6 +96,20 @@ def to_picture(image: Floats) -> Pixels:
     return np.asarray(np.rint(scaled * 255), np.uint8)
 
 
+def _pipeline_config(config: Mapping[str, Any], task: Task) -> dict[str, Any]:
+    """The scheduler config after the edits that diffusers' pipelines make to it when they are built.
+
+    All set steps_offset to 1. The inpainting one has PNDM skip its Runge-Kutta warm-up; the other two switch off
+    sample clipping (where the file leaves it out, only DDIM itself would clip).
+    """
+    edited = {**config, "steps_offset": 1}
+    if task == "inpaint":
+        edited["skip_prk_steps"] = True
+    elif config.get("clip_sample", config.get("_class_name") == "DDIMScheduler"):
+        edited["clip_sample"] = False
+    return edited
+
+
 def _plan(request: Request, bundle: Bundle) -> samplers.Plan:
     steps, strength = request.num_inference_steps, request.strength if request.image is not None else 1.0
     if int(steps * strength) < 1:
@@ -101,7 +117,9 @@ def _plan(request: Request, bundle: Bundle) -> samplers.Plan:
             "strength", f"{strength} of {steps} steps leaves no step to run; use at least {1 / steps:.4f}"
         )
     try:
-        return samplers.plan(request.scheduler, bundle.scheduler.config, steps, strength)
+        return samplers.plan(
+            request.scheduler, _pipeline_config(bundle.scheduler.config, request.task), steps, strength
+        )
     except samplers.UnsupportedScheduler as error:
         raise InvalidRequest("scheduler", str(error)) from None
     except ValueError as error:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,14 @@ from gesso_backend import bundle as bundles
 from gesso_backend.batch import FifoPolicy
 from gesso_backend.bundle import Bundle
 from gesso_backend.engines import Engine
-from gesso_backend.errors import Cancelled, DeadlineExceeded, InternalError, RequestError, Unavailable
+from gesso_backend.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    InternalError,
+    RequestError,
+    Unavailable,
+    as_request_error,
+)
 from gesso_backend.events import Channel
 from gesso_backend.job import Job
 from gesso_backend.loop import BatchedLoop, Loop, PlainLoop
@@ -58,6 +66,7 @@ class Service:
         self._lock = threading.Lock()
         self._jobs: dict[str, Job] = {}
         self._draining = False
+        self._dead = False  # the loop was found stuck or dead; it stays so, even if it moves again
         self._closed = threading.Event()
         self._outbox = Outbox()
         self._workers = ThreadPoolExecutor(1, thread_name_prefix="gesso-prepare")
@@ -116,7 +125,7 @@ class Service:
     def healthy(self) -> bool:
         """Whether the loop lives and is not stuck in a network call."""
         stalled = self._clock() - self._loop.pulse > self._settings.stall_seconds
-        return self._loop.alive and not stalled
+        return self._loop.alive and not stalled and not self._dead
 
     def drain(self) -> None:
         """Refuse new requests, let the running ones finish for `drain_seconds`, end the rest, stop all threads."""
@@ -129,6 +138,10 @@ class Service:
         self._workers.shutdown()
         if self._loop.alive:
             self._loop.close()
+        with self._lock:
+            left = list(self._jobs.values())
+        for job in left:  # of a dead loop; posted, so that what it had finished is sent first
+            self._outbox.post(partial(job.end, job.cause))
         self._closed.set()
         self._watcher.join()
         self._outbox.close()
@@ -182,12 +195,12 @@ class Service:
             with self._lock:
                 jobs = list(self._jobs.values())
             for job in jobs:
-                if job.deadline is not None and self._clock() > job.deadline:
-                    job.abort(DeadlineExceeded("the request's time limit passed"))
-                elif job.cause is None and job.channel.cancelled():
-                    job.abort(Cancelled("the client cancelled"))
+                self._look_at(job)
             if not self.healthy():
-                # The loop will not end them any more, so they are ended here.
+                # The loop will not end them any more, so they are ended here; from now on none is admitted.
+                with self._lock:
+                    self._dead = True
+                    jobs = list(self._jobs.values())
                 for job in jobs:
                     job.end(InternalError("the engine's loop is stuck or dead"))
                 self._on_dead()
@@ -195,6 +208,15 @@ class Service:
             self._report_load(jobs)
             # With hundreds of jobs a round takes a while; rest at least twice as long as it took.
             self._closed.wait(max(WATCH_SECONDS, 2 * (self._clock() - started)))
+
+    def _look_at(self, job: Job) -> None:
+        try:
+            if job.deadline is not None and self._clock() > job.deadline:
+                job.abort(DeadlineExceeded("the request's time limit passed"))
+            elif job.cause is None and job.channel.cancelled():
+                job.abort(Cancelled("the client cancelled"))
+        except Exception as error:  # a channel that cannot be asked ends its own job, not the watch
+            job.abort(as_request_error(error))
 
     def _report_load(self, jobs: list[Job]) -> None:
         running = [job for job in jobs if job.running]

@@ -6,26 +6,23 @@ one, release 24.10: fit for laptops and tests on loopback, not for production.
 
 from __future__ import annotations
 
-import ctypes
 import os
-import platform
 import shutil
 import subprocess
 import sys
-import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from gesso_backend import preflight
 from gesso_backend.errors import ServeError
+from gesso_backend.preflight import PYTHON
 
 PACKAGE = "nvidia-pytriton==0.7.0"
 VERSION = "2.51.0"
 INSTALLED = Path("/opt/tritonserver")  # where NGC images have it
-NEEDED_GLIBC = (2, 35)
 NEEDED_BYTES = 400 * 2**20  # the package, unpacked, and pip's own copy of it
-PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 @dataclass(frozen=True)
@@ -67,23 +64,15 @@ def install() -> Path:
     folder = cache_folder()
     if (folder / "complete").is_file():
         return folder
-    system, glibc = platform.libc_ver()
-    if system != "glibc" or tuple(map(int, glibc.split(".")[:2])) < NEEDED_GLIBC or platform.machine() != "x86_64":
-        needed = ".".join(map(str, NEEDED_GLIBC))
-        raise ServeError(
-            f"Triton from PyPI needs x86-64 Linux with glibc {needed} or newer (Debian 12, Ubuntu 22.04); this is "
-            f"{platform.machine()} with {system or 'another C library'} {glibc}"
-        )
+    for problem in (preflight.glibc_problem(), preflight.space_problem(folder, NEEDED_BYTES)):
+        if problem is not None:
+            raise ServeError(problem)
     folder.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder).free
-    if free < NEEDED_BYTES:
-        raise ServeError(f"{folder} has {free >> 20} MiB free; Triton needs {NEEDED_BYTES >> 20} MiB")
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile", "--upgrade"]
     done = subprocess.run([*pip, "--target", str(folder), PACKAGE], capture_output=True, text=True)
     if done.returncode != 0:
-        raise ServeError(
-            f"pip could not install {PACKAGE}: {done.stderr.strip().splitlines()[-1:] or 'no reason given'}"
-        )
+        reasons = done.stderr.strip().splitlines() or ["no reason given"]
+        raise ServeError(f"pip could not install {PACKAGE}: {reasons[-1]}")
     (folder / "complete").touch()
     return folder
 
@@ -117,29 +106,21 @@ def environment(server: TritonServer, libraries: Path) -> dict[str, str]:
     env["PATH"] = f"{scripts}{os.pathsep}{env.get('PATH', '')}"
     if server.from_pypi:
         if int(np.__version__.split(".")[0]) >= 2:
-            raise ServeError(
-                f"Triton {VERSION} from PyPI needs numpy below 2, found {np.__version__}; pip install 'numpy<2'"
-            )
+            raise ServeError(f"Triton {VERSION} needs numpy below 2, found {np.__version__}: pip install 'numpy<2'")
         _link_libpython(libraries)
         env["LD_LIBRARY_PATH"] = f"{libraries}{os.pathsep}{env.get('LD_LIBRARY_PATH', '')}".rstrip(os.pathsep)
     return env
 
 
 def _link_libpython(libraries: Path) -> None:
-    """The stub is linked to libpython3.X.so.1.0. Prefer this interpreter's own, else what the loader finds."""
-    name = f"libpython{PYTHON}.so.1.0"
-    own = Path(sysconfig.get_config_var("LIBDIR") or "/nonexistent") / name
+    """The stub is linked to libpython. Prefer this interpreter's own to what the loader finds.
+
+    Only that file is linked, not its folder: a folder of libraries could replace those Triton was built with.
+    """
+    problem = preflight.libpython_problem()
+    if problem is not None:
+        raise ServeError(problem)
     libraries.mkdir(parents=True, exist_ok=True)
-    if own.is_file():
-        # Only this file, not its folder: a folder of libraries could replace those Triton was built with.
-        link = libraries / name
-        link.unlink(missing_ok=True)
-        link.symlink_to(own)
-        return
-    try:
-        ctypes.CDLL(name)
-    except OSError:
-        raise ServeError(
-            f"{name} is missing: on Debian or Ubuntu `apt install libpython{PYTHON}`; a pyenv Python needs "
-            "PYTHON_CONFIGURE_OPTS=--enable-shared"
-        ) from None
+    own = preflight.own_libpython()
+    if own is not None:
+        (libraries / preflight.LIBPYTHON).symlink_to(own)

@@ -101,7 +101,7 @@ class Schedule:
         if self.timestep_spacing == "linspace":
             return np.linspace(0, last - 1, count)[::-1]
         if self.timestep_spacing == "leading":
-            return np.arange(count)[::-1] * float(last // count) + self.steps_offset
+            return np.arange(count, dtype=np.float64)[::-1] * (last // count) + self.steps_offset
         if self.timestep_spacing == "trailing":
             return np.arange(last, 0, -stride, dtype=np.float64).round() - 1
         raise UnsupportedScheduler.because("timestep_spacing", self.timestep_spacing)

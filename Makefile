@@ -1,0 +1,58 @@
+# The list of commands. `make` alone prints it; CI runs these targets and nothing else.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+# The first of these that is a Python gesso supports.
+PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && echo $$p && break; done)
+VENV ?= .venv
+RUN := $(VENV)/bin/python
+PREFLIGHT := python_backend/src/gesso_backend/preflight.py
+PIP := $(VENV)/bin/pip install --quiet --disable-pip-version-check
+DEV := pytest hypothesis ruff mypy
+BUNDLE ?= bundles/demo
+
+
+help:  ## print this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | while IFS=$$'\t' read -r target text; do \
+		printf '  make %-12s %s\n' "$$target" "$$text"; done
+
+setup: $(VENV)/ready  ## virtual environment, pinned packages and Triton (every other target does this first)
+
+$(VENV)/ready: constraints.txt $(PREFLIGHT) $(wildcard */pyproject.toml)
+	@test -n "$(PYTHON)" || { echo "gesso: no Python 3.11 or 3.12 found: install one, or make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) $(PREFLIGHT) $(VENV)
+	@echo "setting up $(VENV) with $$($(PYTHON) --version) (once)"
+	@test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	@$(PIP) -c constraints.txt setuptools
+	@$(PIP) -c constraints.txt --no-build-isolation -e client -e python_backend -e export $(DEV)
+	@$(PIP) -c constraints.txt --no-deps open-clip-torch  # for CLIP's vocabulary alone
+	@$(VENV)/bin/gesso-serve --install-triton
+	@touch $@
+
+demo: setup  ## inpaint a photograph through a real Triton server, and show it
+	@$(RUN) examples/demo.py --bundle $(BUNDLE)
+
+test: setup  ## all tests but the slow ones, real Triton included
+	@$(RUN) -m pytest -m "not slow and not gpu"
+
+test-slow: setup  ## the tests that take minutes each
+	@$(RUN) -m pytest -m "slow and not gpu"
+
+lint: setup  ## ruff and mypy
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy python_backend/src client/src export/src
+
+format: setup  ## let ruff rewrite the code
+	@$(VENV)/bin/ruff check --fix .
+	@$(VENV)/bin/ruff format .
+
+bench: setup  ## the numbers of docs/benchmarks.md, measured here (about half an hour)
+	@$(RUN) benchmarks/bench.py
+
+clean:  ## remove what the targets made, but not the Triton in the user's cache
+	rm -rf $(VENV) bundles checkpoints demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf {client,python_backend,export}/src/*.egg-info
+
+.PHONY: help setup demo test test-slow lint format bench clean

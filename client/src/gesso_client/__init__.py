@@ -1,0 +1,42 @@
+"""A thin client for gesso inpainting servers: numpy, Pillow and tritonclient, never torch."""
+
+from gesso_client.aio import AsyncClient, AsyncJob
+from gesso_client.client import Client
+from gesso_client.errors import (
+    Cancelled,
+    ConnectionFailed,
+    DeadlineExceeded,
+    GessoError,
+    InvalidRequest,
+    NotFound,
+    ServerError,
+    Unavailable,
+    Unsupported,
+)
+from gesso_client.events import Event, Image, Preview, Progress
+from gesso_client.job import Job
+from gesso_client.models import ModelInfo, Parameter
+from gesso_client.result import Result
+
+__all__ = [
+    "AsyncClient",
+    "AsyncJob",
+    "Cancelled",
+    "Client",
+    "ConnectionFailed",
+    "DeadlineExceeded",
+    "Event",
+    "GessoError",
+    "Image",
+    "InvalidRequest",
+    "Job",
+    "ModelInfo",
+    "NotFound",
+    "Parameter",
+    "Preview",
+    "Progress",
+    "Result",
+    "ServerError",
+    "Unavailable",
+    "Unsupported",
+]

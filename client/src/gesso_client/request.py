@@ -1,0 +1,175 @@
+"""A request, built once from what the caller said: the one place where options become tensors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal, TypedDict
+
+import numpy as np
+import numpy.typing as npt
+
+from gesso_client.errors import InvalidRequest
+from gesso_client.models import ModelInfo
+from gesso_client.pictures import AlphaMeans, Picture, image_pixels, mask_pixels, open_picture
+
+Array = npt.NDArray[Any]
+Task = Literal["inpaint", "image_to_image", "text_to_image"]
+
+
+class Options(TypedDict, total=False):
+    """The keyword arguments of every call. None is the same as absent; absent is the server's default."""
+
+    negative_prompt: str | None
+    height: int | None  # pixels; text-to-image only
+    width: int | None
+    num_inference_steps: int | None
+    guidance_scale: float | None
+    strength: float | None  # needs an image
+    seed: int | None  # absent: the server draws one and tells it
+    scheduler: str | None
+    num_images_per_prompt: int | None  # picture i uses seed + i
+    padding_mask_crop: int | None  # pixels of context; -1 the whole image; absent: automatic
+    mask_feather: int | None  # pixels, inside the mask only
+    latent_blend: bool | None
+    preview_every: int | None  # steps; 0 none
+    # Of the client, not of the wire:
+    model: str | None
+    deadline: float | None  # seconds for the whole request, queue and retries included
+    fit_mask: bool | None  # resize a mask of another size
+    alpha_means: AlphaMeans | None  # read the mask from the alpha of `mask`, or of `image` when mask is None
+
+
+# Every scalar of the wire and its type there; each has shape [1].
+SCALARS: Mapping[str, type[np.generic]] = MappingProxyType(
+    {
+        "prompt": np.object_,
+        "negative_prompt": np.object_,
+        "height": np.int32,
+        "width": np.int32,
+        "num_inference_steps": np.int32,
+        "guidance_scale": np.float32,
+        "strength": np.float32,
+        "seed": np.int64,
+        "scheduler": np.object_,
+        "num_images_per_prompt": np.int32,
+        "padding_mask_crop": np.int32,
+        "mask_feather": np.int32,
+        "latent_blend": np.bool_,
+        "preview_every": np.int32,
+    }
+)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a transport sends."""
+
+    model: str
+    inputs: Mapping[str, Array]  # the wire's names
+    height: int  # of the pictures that will come back
+    width: int
+    count: int  # of the pictures that will come back
+    deadline: float | None  # seconds from the moment it is sent
+    live: bool  # the caller follows the events; False: only the pictures matter
+
+    @property
+    def timeout_us(self) -> int | None:
+        """The deadline in Triton's unit. Never 0, which Triton takes for none."""
+        return None if self.deadline is None else max(1, round(self.deadline * 1e6))
+
+
+def task_of(image: Picture | None, mask: Picture | None, options: Options) -> Task:
+    """What the presence of image and mask asks for, exactly as on the wire."""
+    if image is None:
+        return "text_to_image"
+    return "image_to_image" if mask is None and options.get("alpha_means") is None else "inpaint"
+
+
+def build(
+    info: ModelInfo,
+    task: Task,
+    prompt: str,
+    image: Picture | None,
+    mask: Picture | None,
+    options: Options,
+    *,
+    live: bool,
+) -> Request:
+    """Check everything against the model's bounds and make the tensors. Raises InvalidRequest or NotFound."""
+    check_names(options)
+    if task not in info.tasks:
+        raise InvalidRequest(f"{info.name!r} does not serve {task}, only {', '.join(info.tasks)}", "model")
+    if prompt is None:
+        raise InvalidRequest("missing", "prompt")
+    given: dict[str, object] = {"prompt": prompt}
+    given |= {name: value for name, value in options.items() if name in SCALARS and value is not None}
+    inputs = {name: _scalar(name, value, info) for name, value in given.items()}
+    pictures = _pictures(task, image, mask, options)
+    if "image" in pictures:
+        height, width = pictures["image"].shape[:2]
+        for name, size in (("height", height), ("width", width)):
+            if inputs.pop(name, size) != size:
+                raise InvalidRequest(f"is for text-to-image; the image has {size}", name)
+    else:
+        height, width = (_effective(side, inputs, info, task, info.native_size) for side in ("height", "width"))
+    return Request(
+        model=info.name,
+        inputs=MappingProxyType(inputs | pictures),
+        height=height,
+        width=width,
+        count=_effective("num_images_per_prompt", inputs, info, task, 1),
+        deadline=_deadline(options.get("deadline")),
+        live=live,
+    )
+
+
+def check_names(options: Mapping[str, object]) -> None:
+    """Raises InvalidRequest naming the first option that does not exist."""
+    for name in options:
+        if name not in Options.__annotations__:
+            raise InvalidRequest(f"unknown option; known are {', '.join(Options.__annotations__)}", name)
+
+
+def _scalar(name: str, value: object, info: ModelInfo) -> Array:
+    if name not in info.parameters:
+        raise InvalidRequest(f"{info.name!r} does not take it", name)
+    checked = info.parameters[name].check(value)
+    dtype = SCALARS[name]
+    if issubclass(dtype, np.integer) and not np.iinfo(dtype).min <= checked <= np.iinfo(dtype).max:
+        raise InvalidRequest(f"{checked} does not fit in {np.dtype(dtype).name}", name)
+    return np.array([checked.encode() if isinstance(checked, str) else checked], dtype=dtype)
+
+
+def _effective(name: str, inputs: Mapping[str, Array], info: ModelInfo, task: Task, otherwise: int) -> int:
+    """The value the server will use."""
+    return int(inputs[name][0]) if name in inputs else int(info.default(name, task) or otherwise)
+
+
+def _pictures(task: Task, image: Picture | None, mask: Picture | None, options: Options) -> dict[str, Array]:
+    """`image` [H, W, 3] and `mask_image` [H, W], as far as the task has them."""
+    if task == "text_to_image":
+        return {}
+    if image is None:
+        raise InvalidRequest("missing", "image")
+    opened = open_picture(image, "image")
+    if task == "image_to_image":
+        return {"image": image_pixels(opened)}
+    alpha_means, fit = options.get("alpha_means"), bool(options.get("fit_mask"))
+    if mask is None and alpha_means is None:
+        raise InvalidRequest("missing; give a mask, or alpha_means to read it from the image's alpha", "mask_image")
+    levels = opened if mask is None else open_picture(mask, "mask_image")
+    return {
+        "image": image_pixels(opened, drop_alpha=mask is None),
+        "mask_image": mask_pixels(levels, opened.size, alpha_means=alpha_means, fit=fit),
+    }
+
+
+def _deadline(seconds: object) -> float | None:
+    if seconds is None:
+        return None
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
+        raise InvalidRequest(f"{seconds!r} is not a number of seconds above 0", "deadline")
+    return float(seconds)

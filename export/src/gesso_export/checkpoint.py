@@ -1,0 +1,144 @@
+"""A diffusers checkpoint on disk: which components it has, their configs, and where their weights are.
+
+Opening one reads JSON and safetensors headers only. Nothing here executes code from the checkpoint, and pickles are
+refused before anything is loaded.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from gesso_export.errors import CheckpointError
+
+INDEX = "model_index.json"
+
+# Where a component's weights may be, best first, and the variant diffusers calls that.
+WEIGHT_NAMES = (
+    ("diffusion_pytorch_model.safetensors", None),
+    ("model.safetensors", None),
+    ("diffusion_pytorch_model.fp16.safetensors", "fp16"),
+    ("model.fp16.safetensors", "fp16"),
+)
+_PICKLES = (".bin", ".ckpt", ".pt", ".pth")
+_HALF_PRECISIONS = {"F16": torch.float16, "BF16": torch.bfloat16}
+_INTEGERS = {"I64", "I32"}  # position ids, which older checkpoints store
+_CONFIG_NAMES = {"scheduler": "scheduler_config.json", "tokenizer": "tokenizer_config.json"}
+
+
+@dataclass(frozen=True)
+class Component:
+    """One sub-folder of a checkpoint."""
+
+    name: str
+    library: str
+    class_name: str
+    folder: Path
+
+    def config(self) -> dict[str, Any]:
+        """Its config file. Raises CheckpointError when it is missing or is no JSON object."""
+        return _read_json(self.folder, _CONFIG_NAMES.get(self.name, "config.json"))
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The safetensors files of one component."""
+
+    files: tuple[Path, ...]
+    variant: str | None  # what from_pretrained calls this set of files
+
+    def parameters(self) -> int:
+        """How many numbers there are, from the files' headers."""
+        return sum(math.prod(tensor.get_shape()) for tensor in self._headers())
+
+    def dtype(self) -> torch.dtype:
+        """The precision they are stored in; float32 for a mixture."""
+        stored = {tensor.get_dtype() for tensor in self._headers()} - _INTEGERS
+        return _HALF_PRECISIONS.get(stored.pop(), torch.float32) if len(stored) == 1 else torch.float32
+
+    def check_finite(self) -> None:
+        """Read every tensor, one at a time. Raises CheckpointError naming one that holds NaN or infinity."""
+        for file in self.files:
+            with _open(file) as tensors:
+                for name in tensors.keys():  # noqa: SIM118 - not a mapping
+                    tensor = tensors.get_tensor(name)
+                    if tensor.is_floating_point() and not tensor.isfinite().all():
+                        raise CheckpointError(f"{file.parent.name}/{file.name}: tensor {name} holds NaN or infinity")
+
+    def _headers(self) -> Iterator[Any]:
+        for file in self.files:
+            with _open(file) as tensors:
+                for name in tensors.keys():  # noqa: SIM118 - not a mapping
+                    yield tensors.get_slice(name)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint whose files have been found; see `open_checkpoint`."""
+
+    root: Path
+    name: str
+    revision: str | None
+    pipeline: str
+    components: Mapping[str, Component]
+
+
+def open_checkpoint(root: Path, name: str, revision: str | None = None) -> Checkpoint:
+    """Read model_index.json in `root`. Raises CheckpointError when it is missing or is no JSON object."""
+    if not root.is_dir():
+        raise CheckpointError(f"{root} is not a directory; a checkpoint is a diffusers directory or a hub id")
+    index = _read_json(root, INDEX)
+    components = {}
+    for key, entry in index.items():
+        match entry:
+            case [str(library), str(class_name)]:
+                components[key] = Component(key, library, class_name, root / key)
+    return Checkpoint(root, name, revision, str(index.get("_class_name")), components)
+
+
+def find_weights(component: Component) -> Weights:
+    """The safetensors files of a component. Raises CheckpointError when there are none, or only pickles."""
+    folder = component.folder
+    for name, variant in WEIGHT_NAMES:
+        if (folder / name).is_file():
+            return Weights((folder / name,), variant)
+        shards = folder / f"{name}.index.json"
+        if variant is None and shards.is_file():
+            names = sorted(set(_read_json(folder, shards.name).get("weight_map", {}).values()))
+            if missing := [shard for shard in names if not (folder / shard).is_file()]:
+                raise CheckpointError(f"{component.name}: weights are missing: {missing[0]}")
+            return Weights(tuple(folder / shard for shard in names), variant)
+    pickles = [file.name for file in sorted(folder.iterdir()) if file.suffix in _PICKLES]
+    if pickles:
+        raise CheckpointError(
+            f"{component.name}: the weights are a pickle ({pickles[0]}), which can run code when it is read; "
+            "only safetensors are exported"
+        )
+    raise CheckpointError(f"{component.name}: there are no safetensors weights in {folder.name}/")
+
+
+def _open(file: Path) -> Any:
+    try:
+        return safe_open(file, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{file.parent.name}/{file.name} cannot be read: {error}") from error
+
+
+def _read_json(folder: Path, name: str) -> dict[str, Any]:
+    path = folder / name
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{folder} has no {name}: a component is missing or this is no checkpoint") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} is not a JSON object")
+    return content

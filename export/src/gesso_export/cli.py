@@ -1,0 +1,110 @@
+"""The command line: gesso-export CHECKPOINT --out DIR, gesso-export inspect BUNDLE, gesso-export verify BUNDLE.
+
+Exit codes: 0 done, 1 a verification failed, 2 refused (or wrong usage), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from gesso_export import manifest
+from gesso_export.errors import CheckpointError, ExportError, OutputError
+from gesso_export.progress import Progress
+
+INTERRUPTED = 130
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    command = {"inspect": _inspect, "verify": _verify}.get(arguments[0] if arguments else "", _export)
+    # A polite kill removes the unfinished bundle just as Ctrl-C does.
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        command(arguments if command is _export else arguments[1:])
+    except ExportError as error:
+        print(f"gesso-export: error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("gesso-export: interrupted; nothing was written", file=sys.stderr)
+        return INTERRUPTED
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    return 0
+
+
+def _export(arguments: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(
+        prog="gesso-export",
+        description="Compile a diffusers checkpoint into a verified gesso bundle.",
+        epilog="Also: gesso-export inspect BUNDLE (what is in it), gesso-export verify BUNDLE (is it still whole).",
+    )
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a diffusers directory or a hub id (owner/name)")
+    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="directory of the bundle")
+    parser.add_argument("--precision", choices=("fp32", "fp16"), default="fp32", help="of the weights (fp32)")
+    parser.add_argument("--revision", metavar="SHA", help="commit of a hub id: 40 hex digits")
+    parser.add_argument("--name", help="name of the bundle (that of DIR)")
+    parser.add_argument("--license", metavar="TEXT", default="unknown", help="licence of the weights, for the record")
+    parser.add_argument("--force", action="store_true", help="replace DIR if it is a bundle")
+    args = parser.parse_args(arguments)
+    out = args.out.absolute()
+    name = args.name or out.name
+    if not _NAME.fullmatch(name):
+        raise OutputError(f"{name!r} is no name for a bundle: letters, digits and . _ - after the first; see --name")
+
+    # Both wait until the arguments are known to be good: torch takes seconds to import, a download takes minutes.
+    from gesso_export.staging import check_output
+
+    check_output(out, args.force)
+    from gesso_export import export, hub
+    from gesso_export.checkpoint import open_checkpoint
+
+    folder = Path(args.checkpoint)
+    if folder.is_dir() or not hub.is_hub_id(args.checkpoint):
+        if args.revision is not None:
+            raise CheckpointError(f"--revision is for hub ids; {folder} is a directory or does not exist")
+        checkpoint = open_checkpoint(folder, folder.resolve().name)
+    else:
+        checkpoint = open_checkpoint(hub.fetch(args.checkpoint, args.revision), args.checkpoint, args.revision)
+    export.export(
+        checkpoint,
+        out,
+        precision=args.precision,
+        name=name,
+        license_text=args.license,
+        force=args.force,
+        progress=Progress(sys.stderr),
+    )
+    print(f"{args.out}: written and verified")
+
+
+def _inspect(arguments: Sequence[str]) -> None:
+    folder = _bundle_argument("inspect", "Print what is in a bundle.", arguments)
+    from gesso_export.summary import summary
+
+    print(summary(folder, manifest.read(folder)))
+
+
+def _verify(arguments: Sequence[str]) -> None:
+    folder = _bundle_argument("verify", "Check every file's hash and every network's values.", arguments)
+    from gesso_export.verify import verify
+
+    verify(folder, Progress(sys.stderr))
+    print(f"{folder}: whole; every file and every network is what it was when it was exported")
+
+
+def _bundle_argument(command: str, description: str, arguments: Sequence[str]) -> Path:
+    parser = argparse.ArgumentParser(prog=f"gesso-export {command}", description=description)
+    parser.add_argument("bundle", metavar="BUNDLE", type=Path, help="directory of the bundle")
+    folder: Path = parser.parse_args(arguments).bundle
+    return folder
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,55 @@
+"""Everything gesso-export raises on purpose.
+
+ExportError
+├── RefusedError                 exit 2: we will not start, or not go on; nothing is left behind
+│   ├── CheckpointError          not a checkpoint we export: a component, class, config key or weight it names
+│   ├── HubError                 the hub could not give us the checkpoint
+│   └── OutputError              the place to write to: exists, not writable
+│       └── NoSpaceError         not enough room for the bundle
+└── VerificationError            exit 1: an artefact is not what it should be
+    └── ManifestError            bundle.json is missing or does not follow the schema, naming the key
+"""
+
+from __future__ import annotations
+
+
+class ExportError(Exception):
+    """Base of all of them; the message is one line for a person."""
+
+    exit_code = 2
+
+
+class RefusedError(ExportError):
+    """The request cannot be carried out."""
+
+
+class CheckpointError(RefusedError):
+    """The checkpoint is incomplete, unsafe or of a kind that is not served."""
+
+
+class HubError(RefusedError):
+    """The hub refused, or could not be reached."""
+
+
+class OutputError(RefusedError):
+    """The output cannot be written."""
+
+
+class NoSpaceError(OutputError):
+    """The disk has no room for the bundle."""
+
+
+class VerificationError(ExportError):
+    """A bundle's bytes or values are not what they should be."""
+
+    exit_code = 1
+
+
+class ManifestError(VerificationError):
+    """A bundle's manifest cannot be read."""
+
+
+def first_line(error: Exception) -> str:
+    """What a foreign error says, short enough for one of ours."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,44 @@
+"""The inputs a network is tried out on: which sizes, and likely values for each input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Draw = Callable[[np.random.Generator, tuple[int, ...]], Array]
+
+# (batch, latent height, latent width): the traced one, one odd on both sides, one smaller than the others.
+_LATENT_CASES = ((2, 16, 24), (1, 17, 33), (3, 7, 9))
+
+
+def latent_cases(factor: int) -> tuple[Mapping[str, int], ...]:
+    """Sizes of the free axes; height and width are `factor` times the latent ones. The first is the one to trace."""
+    return tuple(
+        {
+            "batch": batch,
+            "height": height * factor,
+            "width": width * factor,
+            "latent_height": height,
+            "latent_width": width,
+        }
+        for batch, height, width in _LATENT_CASES
+    )
+
+
+def normal(scale: float = 1.0) -> Draw:
+    """Gaussian values of this standard deviation, float32."""
+    return lambda rng, shape: (scale * rng.standard_normal(shape)).astype(np.float32)
+
+
+def uniform(low: float, high: float) -> Draw:
+    """Values from low to high, float32."""
+    return lambda rng, shape: rng.uniform(low, high, shape).astype(np.float32)
+
+
+def token_ids(vocabulary: int) -> Draw:
+    """Any tokens, int64."""
+    return lambda rng, shape: rng.integers(0, vocabulary, shape)

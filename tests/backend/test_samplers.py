@@ -1,0 +1,448 @@
+"""Every sampler's table against its diffusers scheduler, driven side by side by one nonlinear model."""
+
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from gesso_backend.noise import NoiseStream
+from gesso_backend.samplers import SAMPLERS, Plan, UnsupportedScheduler, advance, estimate_x0, plan
+
+diffusers.utils.logging.set_verbosity_error()
+
+Array = NDArray[np.float32]
+SHAPE = (1, 4, 3, 5)
+SEED = 1234
+
+_DPM = {"algorithm_type": "dpmsolver++", "solver_order": 2, "solver_type": "midpoint"}
+REFERENCES: dict[str, tuple[Any, dict[str, Any]]] = {
+    "ddim": (diffusers.DDIMScheduler, {}),
+    "pndm": (diffusers.PNDMScheduler, {}),
+    "euler": (diffusers.EulerDiscreteScheduler, {}),
+    "euler_ancestral": (diffusers.EulerAncestralDiscreteScheduler, {}),
+    "dpmpp_2m": (diffusers.DPMSolverMultistepScheduler, {**_DPM, "use_karras_sigmas": False}),
+    "dpmpp_2m_karras": (diffusers.DPMSolverMultistepScheduler, {**_DPM, "use_karras_sigmas": True}),
+}
+_SD_BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
+# scheduler_config.json files as checkpoints carry them.
+FILES: dict[str, dict[str, Any]] = {
+    "sd15": {
+        "_class_name": "PNDMScheduler",
+        "_diffusers_version": "0.6.0",
+        **_SD_BETAS,
+        "set_alpha_to_one": False,
+        "skip_prk_steps": True,
+        "steps_offset": 1,
+        "trained_betas": None,
+        "clip_sample": False,
+    },
+    "sd15_without_clip_sample": {
+        "_class_name": "PNDMScheduler",
+        **_SD_BETAS,
+        "set_alpha_to_one": False,
+        "skip_prk_steps": True,
+        "steps_offset": 1,
+    },
+    "sd21": {
+        "_class_name": "DDIMScheduler",
+        "_diffusers_version": "0.8.0",
+        **_SD_BETAS,
+        "clip_sample": False,
+        "prediction_type": "v_prediction",
+        "set_alpha_to_one": False,
+        "skip_prk_steps": True,
+        "steps_offset": 1,
+        "trained_betas": None,
+    },
+    "zero_snr": {
+        "_class_name": "DDIMScheduler",
+        **_SD_BETAS,
+        "clip_sample": False,
+        "prediction_type": "v_prediction",
+        "rescale_betas_zero_snr": True,
+        "skip_prk_steps": True,
+        "timestep_spacing": "trailing",
+    },
+    "sdxl": {
+        "_class_name": "EulerDiscreteScheduler",
+        **_SD_BETAS,
+        "clip_sample": False,
+        "interpolation_type": "linear",
+        "prediction_type": "epsilon",
+        "sample_max_value": 1.0,
+        "set_alpha_to_one": False,
+        "skip_prk_steps": True,
+        "steps_offset": 1,
+        "timestep_spacing": "leading",
+        "use_karras_sigmas": False,
+    },
+    "karras": {
+        "_class_name": "EulerDiscreteScheduler",
+        **_SD_BETAS,
+        "use_karras_sigmas": True,
+        "sigma_min": 0.04,
+        "sigma_max": 12.0,
+        "final_sigmas_type": "sigma_min",
+        "skip_prk_steps": True,
+    },
+    "dpm": {
+        "_class_name": "DPMSolverMultistepScheduler",
+        **_SD_BETAS,
+        "algorithm_type": "sde-dpmsolver++",
+        "solver_order": 3,
+        "solver_type": "heun",
+        "lambda_min_clipped": -5.1,
+        "beta_schedule": "squaredcos_cap_v2",
+        "timestep_spacing": "linspace",
+        "use_karras_sigmas": True,
+        "_use_default_values": ["timestep_spacing"],
+    },
+    "bare_euler": {"_class_name": "EulerDiscreteScheduler"},
+    "bare_pndm": {"_class_name": "PNDMScheduler"},
+    "empty": {},
+}
+
+# What a file may say differently; each key is left alone as often as not.
+TRAINED_BETAS = np.linspace(1e-4, 0.03, 1000).tolist()
+changes = st.fixed_dictionaries(
+    {},
+    optional={
+        "beta_schedule": st.sampled_from(["linear", "scaled_linear", "squaredcos_cap_v2"]),
+        "trained_betas": st.booleans(),  # TRAINED_BETAS or none
+        "prediction_type": st.sampled_from(["epsilon", "v_prediction", "sample"]),
+        "timestep_spacing": st.sampled_from(["leading", "linspace", "trailing"]),
+        "steps_offset": st.sampled_from([0, 1]),
+        "rescale_betas_zero_snr": st.booleans(),
+        "set_alpha_to_one": st.booleans(),
+        "clip_sample": st.booleans(),
+        "clip_sample_range": st.sampled_from([0.5, 1, 3.0]),
+        "skip_prk_steps": st.booleans(),
+        "use_karras_sigmas": st.booleans(),
+        "timestep_type": st.sampled_from(["discrete", "continuous"]),
+        "final_sigmas_type": st.sampled_from(["zero", "sigma_min"]),
+        "lower_order_final": st.booleans(),
+        "euler_at_final": st.booleans(),
+        "lambda_min_clipped": st.sampled_from([-float("inf"), -5.1]),
+    },
+)
+strengths = st.one_of(st.just(1.0), st.floats(0.02, 1.0))
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What a run looks like at one step."""
+
+    timestep: float
+    network_input: Array
+    x_next: Array
+    x0: Array | None
+    renoised: Array | None
+
+
+def network(network_input: Array, timestep: float) -> Array:
+    """A stand-in for the UNet that is nonlinear in the sample and depends on the timestep."""
+    return np.tanh(network_input * np.float32(0.7)) + np.float32(timestep / 1000)
+
+
+def clean_image() -> Array:
+    return np.random.default_rng(0).standard_normal(SHAPE).astype(np.float32)
+
+
+def run_diffusers(
+    name: str, config: dict[str, Any], count: int, strength: float, exact: bool = False
+) -> Iterator[Moment]:
+    """Drive the diffusers class as its inpainting pipeline does; the start is a Moment too, at timestep -inf.
+
+    `exact` has it do its sums in float64, as far as it can, on the tables it made in float32.
+    """
+    reference, overrides = REFERENCES[name]
+    scheduler = reference.from_config(config, **overrides)
+    generator = torch.Generator("cpu").manual_seed(SEED)
+    scheduler.set_timesteps(count)
+    t_start = max(count - min(int(count * strength), count), 0)
+    timesteps = scheduler.timesteps[t_start:]
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(t_start)
+    dtype = torch.float32
+    if exact:
+        for table in ("alphas_cumprod", "final_alpha_cumprod", "sigmas"):
+            if hasattr(scheduler, table):
+                setattr(scheduler, table, getattr(scheduler, table).double())
+        # The others cast samples to float32 themselves, and the ancestral one draws noise in the output's type.
+        dtype = torch.float64 if name in ("ddim", "pndm") else torch.float32
+    clean = torch.from_numpy(clean_image()).to(dtype)
+    noise = torch.randn(SHAPE, generator=generator).to(dtype)
+    from_image = scheduler.add_noise(clean, noise, timesteps[:1]).numpy()
+    x = noise * scheduler.init_noise_sigma if strength == 1.0 else torch.from_numpy(from_image)
+    yield Moment(-np.inf, from_image, x.numpy(), None, None)
+
+    takes_generator = "generator" in inspect.signature(scheduler.step).parameters
+    extra = {"generator": generator} if takes_generator else {}
+    for i, timestep in enumerate(timesteps):
+        network_input = scheduler.scale_model_input(x, timestep).numpy()
+        output = torch.from_numpy(network(network_input.astype(np.float32), float(timestep))).to(dtype)
+        result = scheduler.step(output, timestep, x, **extra)
+        x, x0 = result.prev_sample, getattr(result, "pred_original_sample", None)
+        renoised = None
+        if i + 1 < len(timesteps):
+            renoised = scheduler.add_noise(clean, noise, torch.tensor([timesteps[i + 1]])).numpy()
+        yield Moment(float(timestep), network_input, x.numpy(), None if x0 is None else x0.numpy(), renoised)
+
+
+def run_table(table: Plan, strength: float) -> Iterator[Moment]:
+    """The same run from our table."""
+    stream, clean = NoiseStream(SEED), clean_image()
+    noise = stream.normal(SHAPE)
+    from_image = table.start[0] * clean + table.start[1] * noise
+    x = noise * table.init_noise_sigma if strength == 1.0 else from_image
+    yield Moment(-np.inf, from_image, x, None, None)
+
+    samples, outputs = table.history
+    xs: tuple[Array, ...] = ()
+    outs: tuple[Array, ...] = ()
+    for step in table.steps:
+        network_input = step.input_scale * x
+        xs = (x, *xs[: samples - 1])
+        outs = (network(network_input, step.timestep), *outs[: outputs - 1])
+        x0 = estimate_x0(step, x, outs[0])
+        x = advance(step, xs, outs, None if step.noise is None else stream.normal(SHAPE))
+        assert x.dtype == np.float32
+        yield Moment(step.timestep, network_input, x, x0, step.renoise[0] * clean + step.renoise[1] * noise)
+
+
+def assert_close(ours: Array, theirs: Array, limit: float, what: str) -> None:
+    error = float(np.abs(ours - theirs).max())
+    assert error < limit, f"{what}: off by {error:.2e}, more than {limit:.2e}"
+
+
+def assert_follows_diffusers(
+    name: str, config: dict[str, Any], count: int, strength: float, exact: bool = False
+) -> None:
+    table = plan(name, config, count, strength)
+    ours = list(run_table(table, strength))
+    theirs = list(run_diffusers(name, config, count, strength, exact))
+    # Whole timesteps are equal; fractional ones stand on torch's float32 square root, an ulp off here and there.
+    np.testing.assert_allclose([m.timestep for m in ours], [m.timestep for m in theirs], rtol=1e-5, atol=1e-5)
+    # A run from a huge sigma (cosine betas, zero terminal SNR) carries its float32 rounding down to small ones.
+    signal, sigma = table.start
+    tolerance = max(1e-4, 2**-22 * sigma / max(signal, 2**-14))
+    scale = 1.0
+    for i, (mine, reference) in enumerate(zip(ours, theirs, strict=True)):
+        if not np.isfinite(reference.x_next).all():
+            # diffusers' ancestral step takes the root of a difference that float32 can round below 0; ours does not.
+            assert name == "euler_ancestral"
+            assert np.isfinite(mine.x_next).all()
+            return
+        # A step from a large sigma to a small one cancels digits in float32, so an error counts against both.
+        scale = max(scale, float(np.abs(reference.x_next).max()))
+        assert_close(mine.network_input, reference.network_input, tolerance * scale, f"network input of step {i}")
+        assert_close(mine.x_next, reference.x_next, tolerance * scale, f"sample after step {i}")
+        if reference.x0 is not None:
+            assert mine.x0 is not None
+            limit = tolerance * max(scale, float(np.abs(reference.x0).max()))
+            assert_close(mine.x0, reference.x0, limit, f"x0 of step {i}")
+        if reference.renoised is not None:
+            assert mine.renoised is not None
+            assert_close(mine.renoised, reference.renoised, tolerance * scale, f"clean image noised after step {i}")
+        scale = max(1.0, float(np.abs(reference.x_next).max()))
+
+
+def finite(run: Iterator[Moment]) -> bool:
+    return all(bool(np.isfinite(moment.x_next).all()) for moment in run)
+
+
+@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_checkpoint_files_are_followed(name: str, file: str) -> None:
+    """Guards the defaults of each class for keys a real file lacks, or names for another class (`clip_sample`, say)."""
+    for count, strength in [(4, 1.0), (7, 1.0), (14, 1.0), (15, 1.0), (50, 1.0), (20, 0.6), (30, 0.999), (8, 0.13)]:
+        assert_follows_diffusers(name, FILES[file], count, strength)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+@settings(derandomize=True, deadline=None, max_examples=80)
+@given(st.sampled_from(sorted(FILES)), changes, st.integers(1, 60), strengths)
+def test_any_config_is_followed_or_refused_for_cause(
+    name: str, file: str, change: dict[str, Any], count: int, strength: float
+) -> None:
+    """Guards every formula at any step count, spacing and prediction type; what we refuse must fail in diffusers."""
+    config = {**FILES[file], **change}
+    config["trained_betas"] = TRAINED_BETAS if config.get("trained_betas") else None
+    timesteps_from_sigmas = config.get("use_karras_sigmas") or config.get("timestep_type") == "continuous"
+    if name == "dpmpp_2m_karras" or timesteps_from_sigmas:
+        # Zero terminal SNR makes sigmas that hang on the last bit of torch's square root, and these with them.
+        config["rescale_betas_zero_snr"] = False
+    if int(count * strength) < 1:
+        with pytest.raises(ValueError, match=r"strength .* leaves no step"):
+            plan(name, config, count, strength)
+        return
+    try:
+        plan(name, config, count, strength)
+    except UnsupportedScheduler:
+        try:
+            # Clipping would hide an infinity.
+            assert not finite(run_diffusers(name, {**config, "clip_sample": False}, count, strength))
+        except (ValueError, NotImplementedError):
+            return
+    else:
+        assert_follows_diffusers(name, config, count, strength, exact=True)
+
+
+@pytest.mark.parametrize("file", ["sd15", "dpm"])
+def test_karras_timesteps_round_as_in_diffusers_at_every_step_count(file: str) -> None:
+    """Guards the rounding of timesteps found between two logarithms: a wrong last bit is a wrong timestep."""
+    reference, overrides = REFERENCES["dpmpp_2m_karras"]
+    scheduler = reference.from_config(FILES[file], **overrides)
+    for count in range(1, 201):
+        scheduler.set_timesteps(count)
+        steps = plan("dpmpp_2m_karras", FILES[file], count).steps
+        assert [step.timestep for step in steps] == scheduler.timesteps.tolist(), count
+
+
+@pytest.mark.parametrize("count", [61, 103, 121, 122])
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_trailing_spacing_may_visit_one_step_more(name: str, count: int) -> None:
+    """Guards diffusers' float arange, which for these counts ends with an extra timestep of -1."""
+    config = {**FILES["sd15"], "timestep_spacing": "trailing"}
+    assert_follows_diffusers(name, config, count, 1.0)
+    assert_follows_diffusers(name, config, count, 0.5)
+
+
+def test_clip_sample_defaults_to_true_for_ddim() -> None:
+    """Guards against serving DDIM unclipped for a PNDM file that lacks the key: diffusers clips, and it shows."""
+    clips = [step.clip for step in plan("ddim", FILES["sd15_without_clip_sample"], 10).steps]
+    assert all(clip is not None and clip.limit == 1.0 for clip in clips)
+    assert all(step.clip is None for step in plan("ddim", FILES["sd15"], 10).steps)
+
+
+def test_noise_is_drawn_where_diffusers_draws() -> None:
+    """Guards the alignment of the stream: the last ancestral draw weighs nothing and must still be made."""
+    for name in SAMPLERS:
+        draws = [step.noise for step in plan(name, FILES["sd15"], 5).steps]
+        if name == "euler_ancestral":
+            assert all(draw is not None and draw > 0 for draw in draws[:-1])
+            assert draws[-1] == 0.0
+        else:
+            assert draws == [None] * len(draws)
+
+
+def test_kept_latents_are_clean_after_the_last_step() -> None:
+    """Guards mask blending at the end: a final sigma above zero (`sigma_min`) must not noise the kept pixels."""
+    for name in SAMPLERS:
+        steps = plan(name, FILES["karras"], 6).steps
+        assert steps[-1].renoise == (1.0, 0.0)
+        assert all(step.renoise[1] > 0 for step in steps[:-1])
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("ddim", "thresholding", True),
+        ("ddim", "beta_schedule", "sigmoid"),
+        ("ddim", "timestep_spacing", "quadratic"),
+        ("ddim", "prediction_type", "flow_prediction"),
+        ("ddim", "num_train_timesteps", "1000"),
+        ("ddim", "num_train_timesteps", 500.0),
+        ("ddim", "num_train_timesteps", 1),
+        ("ddim", "beta_end", None),
+        ("ddim", "beta_start", -0.1),
+        ("ddim", "trained_betas", "linear"),
+        ("ddim", "clip_sample", "yes"),
+        ("ddim", "_use_default_values", 1),
+        ("pndm", "prediction_type", "sample"),
+        ("euler", "interpolation_type", "log_linear"),
+        ("euler", "use_exponential_sigmas", True),
+        ("euler", "use_beta_sigmas", True),
+        ("euler", "final_sigmas_type", "tiny"),
+        ("euler_ancestral", "prediction_type", "sample"),
+        ("dpmpp_2m", "use_lu_lambdas", True),
+        ("dpmpp_2m", "use_flow_sigmas", True),
+        ("dpmpp_2m", "variance_type", "learned_range"),
+        ("dpmpp_2m_karras", "use_beta_sigmas", True),
+        ("dpmpp_2m_karras", "sigma_min", -1.0),
+        ("dpmpp_2m_karras", "sigma_min", 1000.0),
+    ],
+)
+def test_what_is_not_served_is_refused_by_key(name: str, key: str, value: object) -> None:
+    """Guards against a picture made by another schedule than the one the checkpoint asks for."""
+    with pytest.raises(UnsupportedScheduler, match=f"{key}={value!r}"):
+        plan(name, {**FILES["sd15"], key: value}, 20)
+
+
+def test_betas_that_make_no_schedule_are_refused() -> None:
+    """Guards against NaN levels: betas of another length than the timesteps, or outside [0, 1)."""
+    for betas in ([0.1, 0.2], [1.5] * 1000, [float("nan")] * 1000):
+        with pytest.raises(UnsupportedScheduler, match="betas"):
+            plan("euler", {"trained_betas": betas}, 20)
+
+
+def test_features_of_other_classes_are_ignored() -> None:
+    """Guards against refusing a file for a key that the served class does not have."""
+    config = {**FILES["sd15"], "use_lu_lambdas": True, "interpolation_type": "log_linear", "thresholding": True}
+    assert plan("pndm", config, 20) == plan("pndm", FILES["sd15"], 20)
+
+
+def test_zero_terminal_snr_is_refused_where_it_divides_by_zero() -> None:
+    """Guards against NaN pictures: at a signal of 0 an epsilon prediction says nothing of the image."""
+    with pytest.raises(UnsupportedScheduler, match="prediction_type='epsilon' divides by zero"):
+        plan("ddim", {**FILES["zero_snr"], "prediction_type": "epsilon"}, 20)
+
+
+@pytest.mark.parametrize(
+    ("count", "strength", "message"),
+    [
+        (0, 1.0, "num_inference_steps 0"),
+        (-3, 1.0, "num_inference_steps -3"),
+        (1001, 1.0, "num_inference_steps"),
+        (1000, 1.0, "num_inference_steps 1000 with steps_offset 1"),
+        (20, 0.0, "strength 0.0 of 20 steps leaves no step"),
+        (20, 0.049, "strength 0.049"),
+        (20, -1.0, "strength -1.0"),
+    ],
+)
+def test_impossible_requests_are_value_errors(count: int, strength: float, message: str) -> None:
+    """Guards against an IndexError, or an empty plan that returns noise, for numbers a caller can send."""
+    with pytest.raises(ValueError, match=message) as error:
+        plan("ddim", FILES["sd15"], count, strength)
+    assert not isinstance(error.value, UnsupportedScheduler)
+
+
+def test_an_unknown_sampler_is_answered_with_the_names() -> None:
+    """Guards the message that a caller with a misspelt scheduler gets."""
+    with pytest.raises(ValueError, match=r"'dpm'.* ddim, pndm, euler, euler_ancestral, dpmpp_2m, dpmpp_2m_karras"):
+        plan("dpm", FILES["sd15"], 20)
+
+
+def test_history_is_as_long_as_the_rows_need() -> None:
+    """Guards the ring buffers that the loop sizes by it: PLMS reads four steps back, its warm-up twelve."""
+    assert plan("ddim", FILES["sd15"], 20).history == (1, 1)
+    assert plan("dpmpp_2m", FILES["sd15"], 20).history == (2, 2)
+    assert plan("pndm", FILES["sd15"], 20).history == (2, 5)
+    assert plan("pndm", FILES["bare_pndm"], 20).history == (4, 13)
+
+
+def test_a_step_reads_its_arguments_and_changes_none() -> None:
+    """Guards the purity that lets rows of many requests share a batch; a row alone gives the bytes it gives in one."""
+    step = plan("pndm", FILES["sd15"], 20).steps[8]
+    rng = np.random.default_rng(1)
+    batch = [rng.standard_normal((3, *SHAPE)).astype(np.float32) for _ in range(6)]
+    before = [array.copy() for array in batch]
+    together = advance(step, batch[:1], batch[1:], None)
+    alone = [advance(step, [batch[0][i]], [array[i] for array in batch[1:]], None) for i in range(3)]
+    np.testing.assert_array_equal(together, np.stack(alone))
+    for array, copy in zip(batch, before, strict=True):
+        np.testing.assert_array_equal(array, copy)
+
+
+def test_the_same_request_gives_the_same_plan() -> None:
+    """Guards against state between plans, and against rows that cannot be compared or hashed."""
+    for name in SAMPLERS:
+        assert hash(plan(name, FILES["sd15"], 20)) == hash(plan(name, dict(FILES["sd15"]), 20))

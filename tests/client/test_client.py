@@ -1,0 +1,333 @@
+"""The synchronous client, over a transport in memory."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+
+from client.fakes import FakeCall, FakeTransport, description, response, until
+from gesso_client import (
+    Cancelled,
+    Client,
+    ConnectionFailed,
+    DeadlineExceeded,
+    Image,
+    InvalidRequest,
+    NotFound,
+    Preview,
+    Progress,
+    ServerError,
+    Unavailable,
+)
+
+IMAGE = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+MASK = np.eye(4, 6, dtype=bool)
+BUSY = Unavailable("the queue is full")
+PICTURE = response("image", image=255 - IMAGE, seed=7)
+
+
+def client(*scripts: list[Any], **options: Any) -> tuple[Client, FakeTransport]:
+    transport = FakeTransport(*scripts)
+    return Client(transport=transport, **options), transport
+
+
+def hold(call: FakeCall) -> None:
+    """A server that is busy with the request until it is cancelled."""
+    assert call.cancelled.wait(5)
+    raise Cancelled("the request was cancelled")
+
+
+def test_a_picture_comes_back_with_its_seed_and_report() -> None:
+    gesso, transport = client()
+    result = gesso.inpaint(IMAGE, MASK, "a cat", seed=0)
+    assert np.array_equal(np.asarray(result.image), 255 - IMAGE)
+    assert (result.seed, result.report, len(result.images)) == (0, {"seed": 0}, 1)
+    assert transport.requests[0].inputs["seed"].tolist() == [0]  # 0 is a seed, not an absent one
+
+
+def test_the_siblings_send_what_they_have() -> None:
+    gesso, transport = client()
+    assert gesso.generate("a cat", height=16, width=24).image.size == (24, 16)
+    assert gesso.transform(IMAGE, "a cat").image.size == (6, 4)
+    kinds = [request.inputs.keys() & {"image", "mask_image"} for request in transport.requests]
+    assert kinds == [set(), {"image"}]
+
+
+def test_several_pictures_are_ordered_by_index() -> None:
+    pictures = [response("image", index=index, image=IMAGE + index, seed=7 + index) for index in range(3)]
+    gesso, _ = client([pictures[2], pictures[0], pictures[1]])
+    result = gesso.inpaint(IMAGE, MASK, "a cat", num_images_per_prompt=3)
+    assert [np.asarray(image)[0, 0, 0] for image in result.images] == [0, 1, 2]
+    assert [picture.seed for picture in result.pictures] == [7, 8, 9]
+    assert result.seed == 7
+
+
+def test_events_are_typed() -> None:
+    gesso, _ = client()
+    events = list(gesso.stream(IMAGE, MASK, "a cat", num_inference_steps=2, preview_every=2))
+    assert events[0] == Progress(1, 2, 0)
+    assert [type(event) for event in events] == [Progress, Progress, Preview, Image]
+    assert events[2].image.size == (3, 2)
+    assert events[3].image.size == (6, 4)
+
+
+def test_a_stream_that_is_dropped_is_cancelled() -> None:
+    gesso, transport = client()
+    for event in gesso.stream(IMAGE, MASK, "a cat"):
+        assert isinstance(event, Progress)
+        break
+    assert until(transport.calls[0].cancelled.is_set)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"event": np.array([b"surprise"], object)},
+        {"event": np.array([b"image"], object)},  # whose picture is empty
+        {"event": np.array([b"image"], object), "image": IMAGE[0]},
+        {"event": np.array([b"image"], object), "image": IMAGE, "report": np.array([b"{"], object)},
+        {"step": np.array([], np.int32)},
+    ],
+)
+def test_an_answer_outside_the_contract_is_the_servers_fault(wrong: dict[str, Any]) -> None:
+    gesso, _ = client([response("progress") | wrong])
+    with pytest.raises(ServerError, match="cannot read"):
+        gesso.inpaint(IMAGE, MASK, "a cat")
+
+
+def test_an_answer_that_ends_too_early_is_an_error() -> None:
+    """A stream that just stops looks like a finished one to whoever only counts events."""
+    gesso, _ = client([response("progress")], [PICTURE])
+    with pytest.raises(ServerError, match="ended after 0 of 1 pictures"):
+        list(gesso.stream(IMAGE, MASK, "a cat"))
+    with pytest.raises(ServerError, match="ended after 1 of 2 pictures"):
+        gesso.inpaint(IMAGE, MASK, "a cat", num_images_per_prompt=2)
+
+
+# Retries
+
+
+def test_an_unavailable_server_is_asked_again_with_growing_pauses() -> None:
+    pauses: list[float] = []
+    gesso, transport = client([BUSY], [BUSY], [BUSY], sleep=pauses.append, jitter=lambda: 1.0)
+    assert gesso.inpaint(IMAGE, MASK, "a cat").seed == 7
+    assert pauses == [0.25, 0.5, 1.0]
+    assert len(transport.requests) == 4
+
+
+def test_retries_are_bounded_and_jittered() -> None:
+    pauses: list[float] = []
+    gesso, transport = client(*[[BUSY]] * 9, retries=6, sleep=pauses.append, jitter=lambda: 0.0)
+    with pytest.raises(Unavailable, match="the queue is full"):
+        gesso.inpaint(IMAGE, MASK, "a cat")
+    assert pauses == [0.125, 0.25, 0.5, 1.0, 2.0, 2.0]  # half of the whole pause; capped
+    assert len(transport.requests) == 7
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        InvalidRequest("x"),
+        NotFound("x"),
+        ServerError("x"),
+        Cancelled("x"),
+        DeadlineExceeded("x"),
+        ConnectionFailed("x"),
+    ],
+)
+def test_nothing_else_is_retried(error: Exception) -> None:
+    """After a broken connection the work may have been done: asking again could do it twice."""
+    gesso, transport = client([error], sleep=lambda _: pytest.fail("must not wait"))
+    with pytest.raises(type(error)):
+        gesso.inpaint(IMAGE, MASK, "a cat")
+    assert len(transport.requests) == 1
+
+
+def test_nothing_is_retried_after_an_event() -> None:
+    gesso, transport = client([response("progress"), BUSY], sleep=lambda _: pytest.fail("must not wait"))
+    with pytest.raises(Unavailable):
+        list(gesso.stream(IMAGE, MASK, "a cat"))
+    assert len(transport.requests) == 1
+
+
+def test_all_attempts_share_one_deadline() -> None:
+    now = [100.0]
+
+    def pass_time(seconds: float) -> None:
+        now[0] += seconds
+
+    gesso, transport = client(*[[BUSY]] * 9, retries=9, sleep=pass_time, clock=lambda: now[0], jitter=lambda: 1.0)
+    with pytest.raises(Unavailable):
+        gesso.inpaint(IMAGE, MASK, "a cat", deadline=1.0)
+    # After 0.25 + 0.5 s the next pause would be 1 s, and 0.25 s are left.
+    assert [request.deadline for request in transport.requests] == [1.0, 0.75, 0.25]
+
+
+# What is checked before anything is sent
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"guidance_scale": 99.0}, "guidance_scale: 99.0 is above the maximum 50.0"),
+        ({"seed": -1}, "seed: -1 is below the minimum 0"),
+        ({"scheduler": "foo"}, "scheduler: 'foo' is not one of ddim, euler"),
+        ({"steps": 3}, "steps: unknown option; known are negative_prompt"),
+    ],
+)
+def test_bounds_are_checked_before_anything_is_sent(options: dict[str, Any], words: str) -> None:
+    gesso, transport = client()
+    for call in (gesso.inpaint, gesso.stream, gesso.submit):
+        with pytest.raises((InvalidRequest, NotFound)) as caught:
+            call(IMAGE, MASK, "a cat", **options)
+        assert str(caught.value).startswith(words)
+        assert caught.value.field == next(iter(options))
+    assert transport.requests == []
+
+
+def test_bounds_are_fetched_once() -> None:
+    gesso, transport = client()
+    assert transport.descriptions == 0  # nothing happens before the first request
+    with pytest.raises(InvalidRequest):
+        gesso.generate("a cat", steps=3)
+    assert transport.descriptions == 0
+    threads = [threading.Thread(target=gesso.generate, args=("a cat",)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (transport.descriptions, len(transport.requests)) == (1, 4)
+
+
+def test_inpaint_without_a_mask_is_refused() -> None:
+    """It must not quietly become image-to-image, which changes every pixel."""
+    gesso, transport = client()
+    with pytest.raises(InvalidRequest, match="mask_image: missing"):
+        gesso.inpaint(IMAGE, None, "a cat")
+    assert transport.requests == []
+
+
+def test_a_request_goes_to_the_model_that_was_named() -> None:
+    models = {"inpaint": description(), "other": description(name="sd2")}
+    transport = FakeTransport(models=models)
+    gesso = Client(transport=transport, model="other")
+    gesso.generate("a cat")
+    gesso.generate("a cat", model="inpaint")
+    assert [request.model for request in transport.requests] == ["other", "inpaint"]
+    with pytest.raises(NotFound) as caught:
+        gesso.generate("a cat", model="nope")
+    assert caught.value.field == "model"
+
+
+def test_models_are_gessos_and_each_once() -> None:
+    gesso, _ = client()
+    assert [info.name for info in gesso.models()] == ["inpaint"]
+    with pytest.raises(NotFound, match="model: 'resnet' is not a gesso model"):
+        gesso.info("resnet")
+    alone = Client(transport=FakeTransport(models={"paint_once": description()}))
+    assert [info.name for info in alone.models()] == ["paint_once"]  # nobody's twin
+
+
+# Jobs
+
+
+def test_a_job_runs_in_the_background() -> None:
+    go = threading.Event()
+    progress = [response("progress", step=step, num_steps=2) for step in (1, 2)]
+    gesso, _ = client([progress[0], lambda _: go.wait(5), progress[1], PICTURE])
+    job = gesso.submit(IMAGE, MASK, "a cat")
+    assert until(lambda: job.progress == Progress(1, 2, 0))
+    assert not job.done()
+    with pytest.raises(TimeoutError):
+        job.result(timeout=0.01)
+    go.set()
+    assert job.result(timeout=5).seed == 7
+    assert job.done()
+    assert job.progress == Progress(2, 2, 0)
+    assert job.result().image.tobytes() == job.result().image.tobytes()
+
+
+def test_events_of_a_job_are_told_from_the_first_on_to_whoever_asks() -> None:
+    go = threading.Event()
+    gesso, _ = client([response("progress"), lambda _: go.wait(5), PICTURE])
+    job = gesso.submit(IMAGE, MASK, "a cat")
+    live = job.events()
+    assert next(live) == Progress(1, 1, 0)
+    go.set()
+    assert isinstance(next(live), Image)
+    assert next(live, None) is None
+    assert [type(event) for event in job.events()] == [Progress, Image]
+
+
+def test_cancelling_one_job_leaves_the_others_alone() -> None:
+    go = threading.Event()
+    gesso, _ = client([response("progress"), hold], [response("progress"), lambda _: go.wait(5), PICTURE])
+    cancelled, other = gesso.submit(IMAGE, MASK, "a cat"), gesso.submit(IMAGE, MASK, "a dog")
+    for _ in range(2):  # twice is once
+        cancelled.cancel()
+    with pytest.raises(Cancelled):
+        cancelled.result(timeout=5)
+    with pytest.raises(Cancelled):
+        list(cancelled.events())
+    go.set()
+    assert other.result(timeout=5).seed == 7
+    other.cancel()  # too late: nothing happens
+    assert other.result().seed == 7
+
+
+def test_cancel_ends_the_pause_before_a_retry() -> None:
+    gesso, transport = client(*[[BUSY]] * 99, retries=99, jitter=lambda: 1.0)
+    job = gesso.submit(IMAGE, MASK, "a cat")
+    assert until(lambda: len(transport.requests) == 2)
+    job.cancel()
+    with pytest.raises(Cancelled):
+        job.result(timeout=0.4)  # the pause it is in lasts 0.5 s
+    assert len(transport.requests) == 2
+
+
+def test_a_failed_job_raises_what_happened_each_time_it_is_asked() -> None:
+    gesso, _ = client([response("progress"), ServerError("engine on fire")])
+    job = gesso.submit(IMAGE, MASK, "a cat")
+    for _ in range(2):
+        with pytest.raises(ServerError, match="engine on fire"):
+            job.result(timeout=5)
+    assert job.done()
+
+
+def test_a_bug_in_a_transport_does_not_hang_the_job() -> None:
+    gesso, _ = client([response("progress"), ZeroDivisionError()])
+    with pytest.raises(ZeroDivisionError):
+        gesso.submit(IMAGE, MASK, "a cat").result(timeout=5)
+
+
+def test_leaving_the_client_closes_the_transport() -> None:
+    gesso, transport = client()
+    with gesso as entered:
+        assert entered is gesso
+    assert transport.closed
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "ftp://host:1", "http://", "host:notaport", "host:99999", "grpc://host:1/path", "http://a:1/?q", "u@h:1"],
+)
+def test_a_url_that_is_none_is_refused(url: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        Client(url)
+    assert caught.value.field == "url"
+
+
+def test_importing_the_client_is_light() -> None:
+    """Transports are imported when they are used, and torch never."""
+    heavy = "{'torch', 'diffusers', 'transformers', 'onnxruntime', 'grpc', 'tritonclient', 'gevent'}"
+    code = f"import sys, gesso_client; assert not {heavy} & set(sys.modules), {heavy} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
+    code = (
+        "import sys; from gesso_client import Client; Client(); Client('http://x'); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=30)

@@ -1,0 +1,160 @@
+"""Options become tensors in one place."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from client.fakes import PARAMETERS, description
+from gesso_client import InvalidRequest, ModelInfo
+from gesso_client.request import SCALARS, Options, build, task_of
+
+INFO = ModelInfo.parse("inpaint", description())
+IMAGE = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)
+MASK = np.zeros((5, 7), bool)
+MASK[1:3, 2:4] = True
+
+
+def made(
+    task: str = "inpaint", info: ModelInfo = INFO, prompt: Any = "a cat", live: bool = False, **options: Any
+) -> Any:
+    image, mask = options.pop("image", IMAGE), options.pop("mask", MASK)
+    if task != "inpaint":
+        mask = None
+    return build(info, task, prompt, None if task == "text_to_image" else image, mask, options, live=live)
+
+
+def refused(words: str, **options: Any) -> str | None:
+    with pytest.raises(InvalidRequest, match=words) as caught:
+        made(**options)
+    return caught.value.field
+
+
+def test_what_is_left_out_is_not_sent() -> None:
+    request = made(seed=None, scheduler=None, deadline=None)
+    assert set(request.inputs) == {"prompt", "image", "mask_image"}
+    assert request.inputs["prompt"].tolist() == [b"a cat"]
+    assert np.array_equal(request.inputs["image"], IMAGE)
+    assert np.array_equal(request.inputs["mask_image"], np.where(MASK, 255, 0))
+    assert (request.height, request.width, request.count, request.deadline) == (5, 7, 1, None)
+
+
+def test_every_option_has_its_type_on_the_wire() -> None:
+    """The table of the wire contract: a tensor of another type is refused by Triton itself."""
+    texts = {"negative_prompt": "dog", "scheduler": "euler"}
+    reals = {"guidance_scale": 0.7, "strength": 0.5}
+    integers = {"num_inference_steps": 3, "num_images_per_prompt": 2, "padding_mask_crop": -1, "mask_feather": 4}
+    integers |= {"preview_every": 1}
+    inputs = made(**texts, **reals, **integers, seed=2**62, latent_blend=False).inputs
+    kinds = {name: array.dtype.kind + str(array.dtype.itemsize) for name, array in inputs.items()}
+    assert kinds == (
+        {"image": "u1", "mask_image": "u1", "prompt": "O8", "seed": "i8", "latent_blend": "b1"}
+        | dict.fromkeys(texts, "O8")
+        | dict.fromkeys(reals, "f4")
+        | dict.fromkeys(integers, "i4")
+    )
+    assert all(inputs[name].shape == (1,) for name in kinds.keys() & SCALARS.keys())
+    assert inputs["seed"][0] == 2**62
+
+
+def test_options_and_wire_name_the_same_things() -> None:
+    assert set(SCALARS) == set(PARAMETERS)
+    of_the_client = {"model", "deadline", "fit_mask", "alpha_means"}
+    assert set(Options.__annotations__) == set(SCALARS) - {"prompt"} | of_the_client
+
+
+def test_an_unknown_option_is_named() -> None:
+    assert refused("unknown option; known are negative_prompt, ", num_steps=3) == "num_steps"
+    assert refused("unknown option", prompt2="x") == "prompt2"
+
+
+def test_an_option_the_model_does_not_take_is_named() -> None:
+    fewer = {name: spec for name, spec in PARAMETERS.items() if name != "mask_feather"}
+    assert refused(
+        "'inpaint' does not take it", info=ModelInfo.parse("inpaint", description(parameters=fewer)), mask_feather=1
+    )
+
+
+def test_bounds_are_checked_before_anything_is_decoded() -> None:
+    assert refused("99.0 is above the maximum 50.0", guidance_scale=99, image=b"junk") == "guidance_scale"
+
+
+def test_an_integer_that_does_not_fit_the_wire_is_refused_even_without_bounds() -> None:
+    """numpy 1 would wrap it around."""
+    unbounded = description(parameters=PARAMETERS | {"mask_feather": {"type": "int"}})
+    info = ModelInfo.parse("inpaint", unbounded)
+    assert refused("does not fit in int32", info=info, mask_feather=2**31) == "mask_feather"
+
+
+def test_the_task_follows_from_what_is_there() -> None:
+    assert task_of(None, None, {}) == "text_to_image"
+    assert task_of(IMAGE, None, {}) == "image_to_image"
+    assert task_of(IMAGE, MASK, {}) == task_of(IMAGE, None, {"alpha_means": "keep"}) == "inpaint"
+
+
+def test_a_task_the_model_does_not_serve_is_refused() -> None:
+    info = ModelInfo.parse("inpaint", description(tasks=["inpaint"]))
+    assert refused("does not serve text_to_image, only inpaint", info=info, task="text_to_image") == "model"
+
+
+def test_what_is_missing_is_named() -> None:
+    assert refused("missing", prompt=None) == "prompt"
+    assert refused("missing", image=None) == "image"
+    assert refused("missing; give a mask, or alpha_means", mask=None) == "mask_image"
+
+
+def test_the_size_is_for_text_to_image_only() -> None:
+    text = made(task="text_to_image", height=16, width=24)
+    assert (text.inputs["height"].tolist(), text.inputs["width"].tolist()) == ([16], [24])
+    assert (text.height, text.width) == (16, 24)
+    default = made(task="text_to_image")
+    assert ("height" in default.inputs, default.height, default.width) == (False, 32, 48)
+    assert refused("is for text-to-image; the image has 5", height=8) == "height"
+    assert "height" not in made(height=None).inputs
+
+
+def test_a_mask_in_the_alpha_keeps_the_colours_under_it() -> None:
+    """Compositing first would repaint the holes from white, and change half-kept pixels."""
+    rgba = np.dstack([IMAGE, np.where(MASK, 0, 255).astype(np.uint8)])
+    request = made(image=rgba, mask=None, alpha_means="keep")
+    assert np.array_equal(request.inputs["image"], IMAGE)
+    assert np.array_equal(request.inputs["mask_image"], np.where(MASK, 255, 0))
+    beside = made(image=IMAGE, mask=np.dstack([IMAGE, np.where(MASK, 255, 0).astype(np.uint8)]), alpha_means="repaint")
+    assert np.array_equal(beside.inputs["mask_image"], np.where(MASK, 255, 0))
+
+
+def test_the_image_is_never_resampled() -> None:
+    request = made(mask=np.ones((50, 70), bool), fit_mask=True)
+    assert np.array_equal(request.inputs["image"], IMAGE)
+    assert request.inputs["mask_image"].shape == (5, 7)
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), "5", True])
+def test_a_deadline_is_a_number_of_seconds(seconds: Any) -> None:
+    assert refused("is not a number of seconds above 0", deadline=seconds) == "deadline"
+
+
+@given(st.floats(min_value=1e-9, max_value=1e6))
+def test_a_deadline_never_becomes_none(seconds: float) -> None:
+    """Triton takes a timeout of 0 for no timeout at all."""
+    request = made(task="text_to_image", deadline=seconds)
+    assert request.timeout_us >= 1
+    assert abs(request.timeout_us - seconds * 1e6) <= 1
+
+
+def test_a_request_is_frozen() -> None:
+    request = made()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        request.model = "x"
+    with pytest.raises(TypeError):
+        request.inputs["seed"] = np.array([1])
+
+
+@given(st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=16))
+def test_every_prompt_arrives_as_it_was(prompt: str) -> None:
+    assert made(task="text_to_image", prompt=prompt).inputs["prompt"][0].decode() == prompt
