@@ -16,10 +16,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from PIL import Image
+
 from gesso_client import Client, GessoError, Progress
 from gesso_client.bar import ProgressBar
 from gesso_client.events import Image as ImageEvent
-from PIL import Image
+from gesso_client.pictures import image_pixels, open_picture
 
 HERE = Path(__file__).parent
 BIN = Path(sys.executable).parent
@@ -79,7 +81,9 @@ def inpaint(options: argparse.Namespace) -> None:
         assert picture is not None, "a stream without an error ends with an image"
         options.out.mkdir(parents=True, exist_ok=True)
         path = options.out / "input-mask-output.png"
-        side_by_side(Image.open(options.image), Image.open(options.mask), picture.image).save(path)
+        # The photograph as the client sent it: upright and in sRGB, whatever profile its file is in.
+        sent = Image.fromarray(image_pixels(open_picture(options.image, "image")))
+        side_by_side(sent, Image.open(options.mask), picture.image).save(path)
         print("\n".join(f"  {stage:13} {ms:9.1f} ms" for stage, ms in picture.report["timings_ms"].items()))
         print(f"  {'total':13} {picture.report['total_ms']:9.1f} ms")
         print(f"pixels changed outside the mask: {picture.report['changed_outside_mask']}")

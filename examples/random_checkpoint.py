@@ -244,7 +244,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--half", action="store_true", help="store the weights as float16")
     args = parser.parse_args(argv)
     transformers.utils.logging.disable_progress_bar()
-    openclip = {"openclip": True} if args.openclip else {}
+    architecture: dict[str, Any] = {"openclip": True} if args.openclip else {}
     make_checkpoint(
         args.out,
         preset=args.preset,
@@ -252,7 +252,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         in_channels=args.in_channels,
         prediction_type=args.prediction_type,
         half=args.half,
-        **openclip,
+        **architecture,
     )
     size = sum(file.stat().st_size for file in Path(args.out).rglob("*.safetensors"))
     print(f"{args.out}: {size / 1e6:.0f} MB of random weights ({args.preset}, {args.in_channels} channels)")

@@ -247,9 +247,11 @@ def test_an_interrupt_stops_a_folder(folder: Path, monkeypatch: pytest.MonkeyPat
         raise KeyboardInterrupt
 
     monkeypatch.setattr("gesso_client.folder.as_completed", as_completed)
-    hold = [lambda call: call.cancelled.wait(5), *replies({})]
+    stopped: list[bool] = []
+    hold = [lambda call: stopped.append(call.cancelled.wait(5)), *replies({})]
     transport = Interrupted(*[hold] * 6)
     assert gesso("inpaint photos --masks masks --prompt cat -o out", transport=transport)[0] == 130
+    assert stopped == [True] * 4
     assert len(transport.calls) == 4  # the two that waited were never sent
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -191,7 +192,13 @@ def test_bounds_are_checked_before_anything_is_sent(options: dict[str, Any], wor
 
 
 def test_bounds_are_fetched_once() -> None:
-    gesso, transport = client()
+    class Slow(FakeTransport):
+        def describe(self, model: str) -> str | None:
+            time.sleep(0.05)
+            return super().describe(model)
+
+    transport = Slow()
+    gesso = Client(transport=transport)
     assert transport.descriptions == 0  # nothing happens before the first request
     with pytest.raises(InvalidRequest):
         gesso.generate("a cat", steps=3)

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 
 import numpy as np
 import pytest
@@ -197,6 +198,16 @@ def test_the_async_client_speaks_the_same(triton: FakeTriton) -> None:
 
     asyncio.run(main())
     assert until(lambda: triton.cancelled == ["cancelled"])
+
+
+def test_dropping_an_async_stream_reaches_the_server(triton: FakeTriton) -> None:
+    async def main() -> None:
+        async with AsyncClient(triton.url) as gesso:
+            async with aclosing(gesso.stream(IMAGE, MASK, "dropped", num_inference_steps=ENDLESS)) as events:
+                await anext(events)
+            assert await asyncio.to_thread(until, lambda: triton.cancelled == ["dropped"])
+
+    asyncio.run(main())
 
 
 def test_the_async_client_sees_a_broken_connection(triton: FakeTriton) -> None:

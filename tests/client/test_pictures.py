@@ -110,22 +110,26 @@ def test_cmyk_without_a_profile_is_converted() -> None:
     assert abs(red - [255, 0, 0]).max() <= 3
 
 
-def test_an_embedded_profile_is_converted_to_srgb_and_srgb_itself_is_left_alone() -> None:
-    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    assert np.array_equal(pixels(file_of(Image.fromarray(RGB), icc_profile=srgb)), RGB)
-    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
-    picture = Image.new("LAB", (4, 4), (255, 128, 128))  # L* = 100: white
-    converted = pixels(file_of(picture, "TIFF", icc_profile=lab))
-    assert converted.min() >= 254
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+# sRGB with the red and the blue primary exchanged, so that a conversion cannot be missed.
+SWAPPED = SRGB.replace(b"rXYZ", b"tmp!").replace(b"bXYZ", b"rXYZ").replace(b"tmp!", b"bXYZ")
 
 
-def test_another_profile_changes_the_colours() -> None:
-    swapped = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
-    # The same profile under another name, with the red and the blue primary exchanged.
-    swapped = swapped.replace("sRGB".encode("utf-16-be"), "xxxx".encode("utf-16-be")).replace(b"sRGB", b"xxxx")
-    swapped = swapped.replace(b"rXYZ", b"tmp!").replace(b"bXYZ", b"rXYZ").replace(b"tmp!", b"bXYZ")
-    red = pixels(file_of(Image.new("RGB", (2, 2), (255, 0, 0)), icc_profile=bytes(swapped)))[0, 0].astype(int)
+def test_an_embedded_profile_is_converted_to_srgb() -> None:
+    renamed = SWAPPED.replace("sRGB".encode("utf-16-be"), "mine".encode("utf-16-be"))
+    red = pixels(file_of(Image.new("RGB", (2, 2), (255, 0, 0)), icc_profile=renamed))[0, 0].astype(int)
     assert abs(red - [0, 0, 255]).max() <= 2
+    translucent = pixels(file_of(Image.new("RGBA", (2, 2), (255, 0, 0, 0)), icc_profile=renamed))
+    assert translucent.min() == 255  # the white underneath is ours, not the profile's
+    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    white = pixels(file_of(Image.new("LAB", (4, 4), (255, 128, 128)), "TIFF", icc_profile=lab))
+    assert white.min() >= 254
+
+
+@pytest.mark.parametrize("profile", [SRGB, SWAPPED])
+def test_what_calls_itself_srgb_is_left_alone(profile: bytes) -> None:
+    """Converting sRGB to sRGB could only move levels by a rounding error, outside the mask too."""
+    assert np.array_equal(pixels(file_of(Image.fromarray(RGB), icc_profile=profile)), RGB)
 
 
 @pytest.mark.parametrize("profile", [b"junk", b"\0" * 200])
@@ -134,8 +138,7 @@ def test_a_broken_profile_is_ignored(profile: bytes) -> None:
 
 
 def test_a_profile_for_other_channels_is_ignored() -> None:
-    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
-    assert np.array_equal(pixels(file_of(Image.fromarray(GREY), icc_profile=srgb))[:, :, 0], GREY)
+    assert np.array_equal(pixels(file_of(Image.fromarray(GREY), icc_profile=SRGB))[:, :, 0], GREY)
 
 
 @pytest.mark.parametrize(

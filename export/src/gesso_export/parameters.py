@@ -31,7 +31,6 @@ SCHEDULER_CLASSES = tuple(_SAMPLER_OF_CLASS)
 TASK_DEFAULTS: dict[str, dict[str, Scalar]] = {"image_to_image": {"strength": 0.8}}
 
 _LARGEST_SIDE = 2048
-_SMALLEST_LATENT_SIDE = 8
 _MEGAPIXEL = 1024 * 1024
 
 
@@ -54,7 +53,7 @@ def request_parameters(size: SizeSpec, sampler: str) -> dict[str, Parameter]:
     side = Parameter(
         "int",
         default=size.native,
-        minimum=min(_SMALLEST_LATENT_SIDE * size.multiple, size.native),
+        minimum=size.multiple,
         maximum=max(_LARGEST_SIDE // size.multiple * size.multiple, size.native),
     )
     return {

@@ -134,6 +134,22 @@ class Bundle:
 
 NETWORKS = ("text_encoder", "unet", "vae_encoder", "vae_decoder")
 FAMILIES = ("stable-diffusion",)
+PARAMETERS = (
+    "prompt",
+    "negative_prompt",
+    "height",
+    "width",
+    "num_inference_steps",
+    "guidance_scale",
+    "strength",
+    "seed",
+    "scheduler",
+    "num_images_per_prompt",
+    "padding_mask_crop",
+    "mask_feather",
+    "latent_blend",
+    "preview_every",
+)
 
 
 def load(folder: Path) -> Bundle:
@@ -143,7 +159,7 @@ def load(folder: Path) -> Bundle:
     """
     manifest = folder / MANIFEST
     try:
-        document = json.loads(manifest.read_text())
+        document = json.loads(manifest.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BundleError(f"{folder} is not a bundle: it has no {MANIFEST}") from None
     except (OSError, ValueError) as error:
@@ -168,6 +184,14 @@ def parse(document: Any) -> Bundle:
     for network, spec in bundle.networks.items():
         if spec.file not in bundle.files:
             raise BundleError(f"networks.{network}.file: {spec.file!r} is not in files")
+    if bundle.tokenizer.file not in bundle.files:
+        raise BundleError(f"tokenizer.file: {bundle.tokenizer.file!r} is not in files")
+    for parameter in bundle.parameters:
+        if parameter not in PARAMETERS:
+            raise BundleError(f"parameters.{parameter}: unknown key")
+    for parameter in PARAMETERS:
+        if parameter not in bundle.parameters:
+            raise BundleError(f"parameters.{parameter}: missing")
     channels, latents = bundle.networks["unet"].inputs["sample"].shape[1], bundle.vae.latent_channels
     if channels not in (latents, 2 * latents + 1):
         raise BundleError(f"networks.unet.inputs.sample: {channels} channels, expected {latents} or {2 * latents + 1}")

@@ -54,7 +54,7 @@ class Canvas:
         """The network's picture [work_height, work_width, 3] back at the size of the crop box."""
         return _resize(work[: self.scaled_height, : self.scaled_width], self.height, self.width)
 
-    def _pad(self, scaled: Pixels) -> Pixels:
+    def _pad(self, scaled: npt.NDArray[Any]) -> npt.NDArray[Any]:
         pad = [(0, self.work_height - self.scaled_height), (0, self.work_width - self.scaled_width)]
         return np.pad(scaled, pad + [(0, 0)] * (scaled.ndim - 2), mode="reflect")
 

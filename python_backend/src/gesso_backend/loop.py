@@ -123,7 +123,8 @@ class BatchedLoop(Loop):
         while True:
             self.pulse = self._clock()
             try:
-                job = self._inbox.get(timeout=0 if self._ready or self._closing else WAKE_SECONDS)
+                busy = self._ready or self._closing  # then without even a lock's round: this is between two steps
+                job = self._inbox.get_nowait() if busy else self._inbox.get(timeout=WAKE_SECONDS)
             except queue.Empty:
                 if self._ready or self._closing:
                     return bool(self._ready)

@@ -39,7 +39,7 @@ def write(target: Path, served: Mapping[str, Path], settings: Settings) -> list[
 
 def _write_model(folder: Path, source: str, parameters: Mapping[str, str]) -> None:
     shutil.copytree(COMMITTED / source, folder, ignore=shutil.ignore_patterns("__pycache__"))
-    with (folder / "config.pbtxt").open("a") as config:
+    with (folder / "config.pbtxt").open("a", encoding="utf-8") as config:
         for key, value in parameters.items():
             quoted = json.dumps(value, ensure_ascii=False)  # JSON's escapes are the text format's too
             config.write(f'parameters {{ key: "{key}" value {{ string_value: {quoted} }} }}\n')

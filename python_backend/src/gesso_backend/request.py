@@ -9,12 +9,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gesso_backend.bundle import Bundle, Parameter
+from gesso_backend.bundle import PARAMETERS, Bundle, Parameter
 from gesso_backend.errors import InvalidRequest, NotFound
 from gesso_backend.mask import REPAINT, Pixels
 
 Task = Literal["inpaint", "image_to_image", "text_to_image"]
 
+SIDES = ("height", "width")
 ONLY_WITH_MASK = ("padding_mask_crop", "mask_feather", "latent_blend")
 MAX_IMAGE_PIXELS = 2**25  # 32 Mpx; bounds the memory one request may take before it is looked at
 
@@ -56,24 +57,7 @@ class Request:
 
 
 # The wire's inputs, in the order of docs/api.md; model_repository/inpaint/config.pbtxt declares the same.
-INPUTS = (
-    "prompt",
-    "negative_prompt",
-    "image",
-    "mask_image",
-    "height",
-    "width",
-    "num_inference_steps",
-    "guidance_scale",
-    "strength",
-    "seed",
-    "scheduler",
-    "num_images_per_prompt",
-    "padding_mask_crop",
-    "mask_feather",
-    "latent_blend",
-    "preview_every",
-)
+INPUTS = (*PARAMETERS[:2], "image", "mask_image", *PARAMETERS[2:])
 
 
 def parse(
@@ -87,7 +71,10 @@ def parse(
     for name in inputs:
         if name not in INPUTS:
             raise InvalidRequest(name, f"unknown input; known are {', '.join(INPUTS)}")
-    values = {name: _scalar(name, inputs.get(name), spec) for name, spec in bundle.parameters.items()}
+    specs = dict(bundle.parameters)
+    if "image" in inputs:  # they only give flat pictures their shape back then, and a picture may have any size
+        specs |= dict.fromkeys(SIDES, Parameter("int", minimum=1))
+    values = {name: _scalar(name, inputs.get(name), spec) for name, spec in specs.items()}
     image, mask = _pictures(inputs, values)
     task: Task = "text_to_image" if image is None else "image_to_image" if mask is None else "inpaint"
 
@@ -99,7 +86,7 @@ def parse(
         if mask is None and values[name] is not None:
             raise InvalidRequest(name, "needs a mask_image")
     if image is None:
-        for name in ("height", "width"):
+        for name in SIDES:
             multiple = bundle.size.multiple
             if values[name] is not None and values[name] % multiple:
                 raise InvalidRequest(name, f"{values[name]} is not a multiple of {multiple}")
@@ -171,7 +158,7 @@ def _pictures(
     image = _picture("image", image, 3, values)
     if image.shape[2] != 3:
         raise InvalidRequest("image", f"expected shape [H, W, 3], found {list(image.shape)}")
-    for name, size in zip(("height", "width"), image.shape[:2], strict=True):
+    for name, size in zip(SIDES, image.shape[:2], strict=True):
         if values[name] not in (None, size):
             raise InvalidRequest(name, f"is for text-to-image; the image has {size}")
     if mask is None:

@@ -58,6 +58,7 @@ class Service:
     ) -> None:
         """on_dead: called once, after the jobs have been failed, when the loop is found stuck or dead."""
         self.bundle = bundle
+        self.engines = engines
         self._tokenizer = tokenizer
         self._settings = settings
         self._metrics = metrics or NoMetrics()

@@ -30,9 +30,10 @@ class Settings:
         for name in ("max_rows", "max_vae_rows", "max_queue", "max_input_mib"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name}: {getattr(self, name)} is below the minimum 1")
-        for name in ("threads", "stall_seconds", "drain_seconds"):
-            if getattr(self, name) < 0:
-                raise SettingsError(f"{name}: {getattr(self, name)} is below the minimum 0")
+        # An idle loop shows that it lives once a second: below two it could not be told from a stuck one.
+        for name, least in (("threads", 0), ("stall_seconds", 2), ("drain_seconds", 0)):
+            if not getattr(self, name) >= least:  # NaN is not
+                raise SettingsError(f"{name}: {getattr(self, name)} is below the minimum {least}")
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, str]) -> Settings:

@@ -21,6 +21,7 @@ UNREADY_ROUNDS = 3  # a model may miss a beat under load; a dead one misses all
 READY_SECONDS = 1800.0  # a large bundle is hashed and loaded before its model is ready
 BACK_OFF_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
 FORGIVEN_SECONDS = 600.0  # a Triton that lived this long starts again with a full row of tries
+LAST_WORDS_SECONDS = 5.0  # for reading what a dead Triton still had to say
 
 # I1121 00:46:04.879820 3613 http_server.cc:4713] "Started HTTPService at 127.0.0.1:18000"
 TRITON_LINE = re.compile(r'^([IWEF])\d{4} [\d:.]+ \d+ \S+\] ?"?(.*?)"?$')
@@ -96,7 +97,8 @@ class Supervisor:
             errors="replace",
             start_new_session=True,  # a Ctrl-C here must not reach Triton before it is drained
         )
-        threading.Thread(target=self._forward_log, args=(process,), daemon=True).start()
+        self._log_thread = threading.Thread(target=self._forward_log, args=(process,), daemon=True)
+        self._log_thread.start()
         return process
 
     def _watch(self, process: subprocess.Popen[str]) -> str | None:
@@ -164,6 +166,7 @@ class Supervisor:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # stubs outlive a Triton that died
         process.wait()
+        self._log_thread.join(LAST_WORDS_SECONDS)
         for region in Path("/dev/shm").glob(f"{shm_prefix()}*"):  # what a killed Triton leaves behind
             region.unlink(missing_ok=True)
 

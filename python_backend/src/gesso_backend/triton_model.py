@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -187,18 +188,16 @@ class InpaintOnceModel:
         ).exec(decoupled=True)
 
     def _watch(self) -> None:
-        told: set[str] = set()
         while not self._closed.is_set():
             started = time.monotonic()
             with self._lock:
                 waiting = dict(self._waiting)
-            told &= waiting.keys()
             for job, channel in waiting.items():
-                if job not in told and channel.cancelled():
-                    told.add(job)
+                if channel.cancelled():  # told again each round while it waits: the first may overtake the request
                     prompt = pb_utils.Tensor("prompt", np.array([b""], np.object_))
-                    for _ in self._call([prompt], {CANCEL: job}):
-                        pass
+                    with contextlib.suppress(Exception):  # a target that is gone; its jobs end by themselves
+                        for _ in self._call([prompt], {CANCEL: job}):
+                            pass
             self._closed.wait(max(WATCH_SECONDS, 2 * (time.monotonic() - started)))
 
     def finalize(self) -> None:

@@ -104,6 +104,7 @@ def environment(server: TritonServer, libraries: Path) -> dict[str, str]:
     if not (scripts / "python3").exists():
         raise ServeError(f"{scripts} has no python3; run gesso-serve from a virtual environment")
     env["PATH"] = f"{scripts}{os.pathsep}{env.get('PATH', '')}"
+    env["PYTHONUTF8"] = "1"  # the stub would take its encoding from the locale, and a container often has none
     if server.from_pypi:
         if int(np.__version__.split(".")[0]) >= 2:
             raise ServeError(f"Triton {VERSION} needs numpy below 2, found {np.__version__}: pip install 'numpy<2'")

@@ -1,0 +1,203 @@
+"""The server's pictures against diffusers' pipelines: same weights, same seed, uint8 within 2, mean within 0.1."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    PNDMScheduler,
+    StableDiffusionImg2ImgPipeline,
+    StableDiffusionInpaintPipeline,
+    StableDiffusionPipeline,
+)
+from PIL import Image
+
+import bundles
+from e2e import wire
+from e2e.conftest import Serve
+from e2e.server import Server
+
+pytestmark = pytest.mark.e2e
+
+PROMPT = "a red balloon over the sea, oil on canvas"
+NEGATIVE = "blurry"
+SEED = 2**33 + 7  # above 32 bits, as people paste them
+SAMPLERS: dict[str, Callable[[Any], Any]] = {
+    "ddim": DDIMScheduler.from_config,
+    "pndm": PNDMScheduler.from_config,
+    "euler": EulerDiscreteScheduler.from_config,
+    "euler_ancestral": EulerAncestralDiscreteScheduler.from_config,
+    "dpmpp_2m": lambda config: DPMSolverMultistepScheduler.from_config(config, use_karras_sigmas=False),
+    "dpmpp_2m_karras": lambda config: DPMSolverMultistepScheduler.from_config(config, use_karras_sigmas=True),
+}
+# The second pair differs in all that a checkpoint may: widths, VAE factor, text encoder, what the UNet predicts.
+CHECKPOINTS: dict[str, dict[str, Any]] = {
+    "inpaint": {},
+    "inpaint-v": {**bundles.MICRO, "prediction_type": "v_prediction", "openclip": True},
+    "plain": {"in_channels": 4},
+    "plain-v": {**bundles.MICRO, "in_channels": 4, "prediction_type": "v_prediction", "openclip": True},
+}
+TASKS = [  # checkpoint kind, task, strength
+    ("inpaint", "inpaint", 1.0),
+    ("inpaint", "inpaint", 0.6),
+    ("plain", "inpaint", 1.0),
+    ("plain", "inpaint", 0.6),
+    ("plain", "image_to_image", 0.6),
+    ("plain", "text_to_image", None),
+]
+
+
+@pytest.fixture(scope="module")
+def parity_server(serve: Serve, gesso_bundles: Path) -> Iterator[Server]:
+    """One Triton with the four bundles."""
+    made = {name: bundles.export(gesso_bundles, **options)[1] for name, options in CHECKPOINTS.items()}
+    with serve(made.pop("inpaint"), names=made) as server:
+        yield server
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quiet_diffusers() -> None:
+    diffusers.utils.logging.set_verbosity_error()
+    diffusers.utils.logging.disable_progress_bar()
+
+
+@pytest.mark.parametrize("guidance_scale", [1.0, 7.5])
+@pytest.mark.parametrize("scheduler", SAMPLERS)
+@pytest.mark.parametrize("prediction", ["", "-v"])
+@pytest.mark.parametrize(("kind", "task", "strength"), TASKS)
+def test_every_sampler_paints_what_diffusers_paints(
+    parity_server: Server,
+    gesso_bundles: Path,
+    kind: str,
+    task: str,
+    strength: float | None,
+    prediction: str,
+    scheduler: str,
+    guidance_scale: float,
+) -> None:
+    """Guards against a coefficient, a draw of noise or a timestep that differs from diffusers in any sampler."""
+    check(parity_server, gesso_bundles, kind + prediction, task, strength, scheduler, guidance_scale, 6, (16, 16))
+
+
+@pytest.mark.parametrize("scheduler", ["pndm", "euler_ancestral"])
+@pytest.mark.parametrize(("kind", "task", "strength"), TASKS)
+def test_oblong_pictures_are_what_diffusers_paints(
+    parity_server: Server, gesso_bundles: Path, kind: str, task: str, strength: float | None, scheduler: str
+) -> None:
+    """Guards against height and width exchanged anywhere, and against shapes frozen into a graph."""
+    check(parity_server, gesso_bundles, f"{kind}-v", task, strength, scheduler, 7.5, 3, (64, 96))
+
+
+@pytest.mark.parametrize("latents", [(17, 33), (7, 9)])
+def test_latents_that_no_power_of_two_divides(
+    parity_server: Server, gesso_bundles: Path, latents: tuple[int, int]
+) -> None:
+    """Guards against a UNet whose upsampling cannot meet its skip connections at odd sizes."""
+    check(parity_server, gesso_bundles, "inpaint", "inpaint", 1.0, "euler", 7.5, 4, latents)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 25])
+@pytest.mark.parametrize("scheduler", SAMPLERS)
+def test_few_and_many_steps(parity_server: Server, gesso_bundles: Path, scheduler: str, steps: int) -> None:
+    """Guards against warm-ups and final steps that only go wrong at small or large counts."""
+    check(parity_server, gesso_bundles, "plain", "text_to_image", None, scheduler, 5.0, steps, (16, 16))
+
+
+def check(
+    server: Server,
+    root: Path,
+    name: str,
+    task: str,
+    strength: float | None,
+    scheduler: str,
+    guidance_scale: float,
+    steps: int,
+    latents: tuple[int, int],
+) -> None:
+    factor = 2 ** (len(CHECKPOINTS[name].get("vae_channels", (0,) * 4)) - 1)
+    height, width = factor * latents[0], factor * latents[1]
+    image, mask = picture(height, width), blob(height, width)
+    request: dict[str, Any] = {"num_inference_steps": steps, "guidance_scale": guidance_scale, "scheduler": scheduler}
+    extra: dict[str, Any] = {"image": image, "strength": strength}
+    if task == "text_to_image":
+        extra = {"height": height, "width": width}
+    if task == "inpaint":
+        extra |= {"mask_image": mask, "latent_blend": False, "padding_mask_crop": -1}
+    inputs = wire.tensors(prompt=PROMPT, negative_prompt=NEGATIVE, seed=SEED, **request, **extra)
+    model = "inpaint_once" if name == "inpaint" else f"{name}_once"
+    ours = wire.infer_grpc(server.grpc, inputs, model).image
+
+    theirs = paint(root, name, task, scheduler, height, width, image, mask, strength, steps, guidance_scale)
+    painted = mask > 0 if task == "inpaint" else np.full((height, width), True)
+    difference = np.abs(ours.astype(int) - theirs.astype(int))[painted]
+    assert difference.max() <= 2
+    assert difference.mean() < 0.1
+    assert ours[painted].std() > 5, "a flat picture would prove nothing"
+    if task == "inpaint":
+        assert (ours[~painted] == image[~painted]).all()
+
+
+def paint(
+    root: Path,
+    name: str,
+    task: str,
+    scheduler: str,
+    height: int,
+    width: int,
+    image: np.ndarray[Any, Any],
+    mask: np.ndarray[Any, Any],
+    strength: float | None,
+    steps: int,
+    guidance_scale: float,
+) -> np.ndarray[Any, Any]:
+    """The same job by diffusers."""
+    pipeline, config = load(bundles.checkpoint(root, **CHECKPOINTS[name]), task)
+    pipeline.scheduler = SAMPLERS[scheduler](config)
+    arguments: dict[str, Any] = {"num_inference_steps": steps, "guidance_scale": guidance_scale}
+    if task != "image_to_image":
+        arguments |= {"height": height, "width": width}
+    if task != "text_to_image":
+        arguments |= {"image": Image.fromarray(image), "strength": strength}
+    if task == "inpaint":
+        arguments |= {"mask_image": Image.fromarray(mask)}
+    generator = torch.Generator("cpu").manual_seed(SEED)
+    result = pipeline(PROMPT, negative_prompt=NEGATIVE, generator=generator, **arguments)
+    return np.asarray(result.images[0])
+
+
+@cache
+def load(checkpoint: Path, task: str) -> tuple[Any, Any]:
+    """(pipeline, the scheduler config it came with)."""
+    kinds = {
+        "inpaint": StableDiffusionInpaintPipeline,
+        "image_to_image": StableDiffusionImg2ImgPipeline,
+        "text_to_image": StableDiffusionPipeline,
+    }
+    pipeline = kinds[task].from_pretrained(checkpoint, local_files_only=True)
+    return pipeline, pipeline.scheduler.config
+
+
+def picture(height: int, width: int) -> np.ndarray[Any, Any]:
+    """A smooth picture with some texture, uint8 [H, W, 3]."""
+    rng = np.random.default_rng(5)
+    coarse = Image.fromarray(rng.integers(0, 255, (5, 6, 3), dtype=np.uint8)).resize((width, height))
+    texture = rng.integers(-20, 20, (height, width, 3))
+    return np.clip(np.asarray(coarse).astype(int) + texture, 0, 255).astype(np.uint8)
+
+
+def blob(height: int, width: int) -> np.ndarray[Any, Any]:
+    """An ellipse off the latent grid."""
+    y, x = np.mgrid[0:height, 0:width]
+    inside = ((y - 0.55 * height) / (0.31 * height)) ** 2 + ((x - 0.45 * width) / (0.37 * width)) ** 2 < 1
+    return np.where(inside, 255, 0).astype(np.uint8)
