@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -91,6 +94,18 @@ def manifest(in_channels: int = 9) -> dict[str, Any]:
 
 def fake_bundle(in_channels: int = 9) -> Bundle:
     return bundles.parse(manifest(in_channels))
+
+
+def write_bundle(folder: Path) -> Path:
+    """A bundle on disk that loads: the manifest and files that are what it says they are."""
+    document = manifest()
+    for name in document["files"]:
+        content = f"content of {name}".encode()
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+        document["files"][name] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    (folder / "bundle.json").write_text(json.dumps(document))
+    return folder
 
 
 class FakeTokenizer:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from backend.fakes import fake_bundle, manifest
+from backend.fakes import fake_bundle, manifest, write_bundle
 from backend.real import Real
 from gesso_backend import bundle as bundles
 from gesso_backend.errors import BundleError
@@ -132,14 +132,7 @@ def test_describe_is_json_and_has_no_secrets_of_the_export() -> None:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A bundle whose files are real, and small."""
-    document = manifest()
-    for name in document["files"]:
-        content = f"content of {name}".encode()
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(content)
-        document["files"][name] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-    (tmp_path / "bundle.json").write_text(json.dumps(document))
-    return tmp_path
+    return write_bundle(tmp_path)
 
 
 def fails(folder: Path) -> str:

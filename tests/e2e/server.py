@@ -50,6 +50,7 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
+                env={**os.environ, "TMPDIR": str(log.parent)},  # what a killed one leaves goes with pytest's
             )
 
     def wait_ready(self, seconds: float = READY_SECONDS) -> Server:

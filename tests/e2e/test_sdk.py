@@ -98,8 +98,8 @@ def test_stream_over_http_has_progress_and_no_previews(server: Server, expected:
 
 
 def test_submit_follows_and_cancels(client: Client, server: Server) -> None:
+    job = client.submit(photo(256, 256), hole(256, 256), PROMPT, **LONG)
     with pytest.raises(TimeoutError):
-        job = client.submit(photo(256, 256), hole(256, 256), PROMPT, **LONG)
         job.result(timeout=0.01)
     server.until(lambda: job.progress is not None)
     assert not job.done()
@@ -159,7 +159,7 @@ def test_asyncio_gives_the_same(url: str, expected: np.ndarray[Any, Any], server
                 np.testing.assert_array_equal(np.asarray(result.image), expected)
             events = [event async for event in client.stream(photo(), hole(), PROMPT, **FEW)]
             assert [type(event) for event in events] == [Progress] * 4 + [Image]
-            job = client.submit(photo(256, 256), hole(256, 256), PROMPT, **LONG)
+            job = await client.submit(photo(256, 256), hole(256, 256), PROMPT, **LONG)
             async for _ in job.events():
                 break
             job.cancel()
@@ -285,8 +285,9 @@ def test_the_command_fails_in_one_line(url: str, files: Path) -> None:
             "--url", url,
         )  # fmt: skip
         assert done.returncode == code, done.stderr
-        assert len(done.stderr.splitlines()) == 1
-        assert done.stderr.startswith("gesso: ")
+        *progress, error = done.stderr.splitlines()
+        assert error.startswith("gesso: ")
+        assert all(line.startswith("step ") for line in progress)  # a deadline may pass while it runs
         assert not (files / "out.png").exists()
 
 

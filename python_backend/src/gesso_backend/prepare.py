@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -114,7 +115,8 @@ def _plan(request: Request, bundle: Bundle) -> samplers.Plan:
     steps, strength = request.num_inference_steps, request.strength if request.image is not None else 1.0
     if int(steps * strength) < 1:
         raise InvalidRequest(
-            "strength", f"{strength} of {steps} steps leaves no step to run; use at least {1 / steps:.4f}"
+            "strength",
+            f"{strength} of {steps} steps leaves no step to run; use at least {math.ceil(1e4 / steps) / 1e4}",
         )
     try:
         return samplers.plan(
@@ -123,4 +125,4 @@ def _plan(request: Request, bundle: Bundle) -> samplers.Plan:
     except samplers.UnsupportedScheduler as error:
         raise InvalidRequest("scheduler", str(error)) from None
     except ValueError as error:
-        raise InvalidRequest("num_inference_steps", str(error)) from None
+        raise InvalidRequest("num_inference_steps", str(error).removeprefix("num_inference_steps: ")) from None

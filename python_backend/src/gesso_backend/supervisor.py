@@ -58,6 +58,7 @@ class Supervisor:
         self._host = host
         self._verbose = verbose
         self._stopping = threading.Event()
+        self._processes: dict[str, Path | None] = {}  # the /proc/PID/cmdline that each model was last seen at
         self._log_tail: deque[str] = deque(maxlen=20)
 
     def stop(self) -> None:
@@ -138,11 +139,11 @@ class Supervisor:
         and what waited for it waits for ever; so the process itself is looked for, by the model file it was given.
         """
         script = str(self._repository / model / "1" / "model.py").encode()
-        for cmdline in Path("/proc").glob("[0-9]*/cmdline"):
-            with contextlib.suppress(OSError):  # processes come and go
-                if script in cmdline.read_bytes().split(b"\0"):
-                    return True
-        return False
+        known = self._processes.get(model)
+        if known is None or not _runs(known, script):
+            known = next((each for each in Path("/proc").glob("[0-9]*/cmdline") if _runs(each, script)), None)
+            self._processes[model] = known
+        return known is not None
 
     def _announce(self) -> None:
         host, ports = self._host, self._ports
@@ -183,6 +184,13 @@ class Supervisor:
     @staticmethod
     def _say(line: str) -> None:
         print(f"gesso-serve: {line}", file=sys.stderr, flush=True)
+
+
+def _runs(cmdline: Path, argument: bytes) -> bool:
+    """Whether this /proc/PID/cmdline is of a living process that was given `argument`."""
+    with contextlib.suppress(OSError):  # processes come and go
+        return argument in cmdline.read_bytes().split(b"\0")
+    return False
 
 
 def shm_prefix() -> str:

@@ -1,0 +1,89 @@
+"""The model repository that gesso-serve writes: the committed files, and parameters that survive the text format."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from backend.fakes import fake_bundle, write_bundle
+from gesso_backend import repository
+from gesso_backend.errors import BundleError, ServeError
+from gesso_backend.settings import Settings
+
+AWKWARD = ["plain", 'with "quotes"', "back\\slash \\n \\x41", "ünï — 画像", "tab\there", "it's {a} #path: 1"]
+
+
+def config_of(folder: Path) -> Any:
+    return text_format.Parse((folder / "config.pbtxt").read_text(encoding="utf-8"), model_config_pb2.ModelConfig())
+
+
+def parameters_of(folder: Path) -> dict[str, str]:
+    return {key: value.string_value for key, value in config_of(folder).parameters.items()}
+
+
+@pytest.mark.parametrize("name", AWKWARD)
+def test_what_is_written_parses_and_says_where_the_bundle_is(tmp_path: Path, name: str) -> None:
+    """Guards quotes, backslashes and letters beyond ASCII in a bundle's path, on the way through the text format."""
+    folder = write_bundle(tmp_path / name)
+    settings = Settings(loop="plain", max_rows=3)
+    assert repository.write(tmp_path / "models", {"inpaint": folder}, settings) == ["inpaint", "inpaint_once"]
+    parameters = parameters_of(tmp_path / "models" / "inpaint")
+    assert json.loads(parameters.pop("gesso")) == json.loads(json.dumps(fake_bundle().describe()))
+    assert parameters == {"bundle": str(folder.resolve()), "loop": "plain", "max_rows": "3"}
+    assert Settings.from_parameters(parameters) == Settings(bundle=str(folder.resolve()), loop="plain", max_rows=3)
+    assert parameters_of(tmp_path / "models" / "inpaint_once") == {"target": "inpaint"}
+
+
+def test_a_relative_bundle_is_written_as_an_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards the stub, which runs in another folder."""
+    write_bundle(tmp_path / "here")
+    monkeypatch.chdir(tmp_path)
+    repository.write(tmp_path / "models", {"inpaint": Path("here")}, Settings())
+    assert parameters_of(tmp_path / "models" / "inpaint")["bundle"] == str((tmp_path / "here").resolve())
+
+
+def test_models_are_the_committed_ones_and_those_are_left_alone(tmp_path: Path) -> None:
+    """Guards against drift: what is served is what the contract tests read."""
+    before = {path: path.read_bytes() for path in repository.COMMITTED.rglob("*.p*") if path.is_file()}
+    assert len(before) >= 4
+    repository.write(tmp_path / "models", {"inpaint": write_bundle(tmp_path / "b")}, Settings())
+    assert {path: path.read_bytes() for path in before} == before
+    for name in ("inpaint", "inpaint_once"):
+        written, committed = tmp_path / "models" / name, repository.COMMITTED / name
+        assert (written / "1" / "model.py").read_bytes() == (committed / "1" / "model.py").read_bytes()
+        config = config_of(written)
+        config.ClearField("parameters")
+        assert config == config_of(committed)
+        assert not list(written.rglob("__pycache__"))
+
+
+def test_several_bundles_are_several_pairs_of_models(tmp_path: Path) -> None:
+    """Guards --name: each shim has its own target."""
+    served = {name: write_bundle(tmp_path / name) for name in ("inpaint", "portrait-2.1")}
+    names = repository.write(tmp_path / "models", served, Settings())
+    assert names == ["inpaint", "inpaint_once", "portrait-2.1", "portrait-2.1_once"]
+    assert sorted(path.name for path in (tmp_path / "models").iterdir()) == sorted(names)
+    assert parameters_of(tmp_path / "models" / "portrait-2.1_once") == {"target": "portrait-2.1"}
+    assert parameters_of(tmp_path / "models" / "portrait-2.1")["bundle"].endswith("/portrait-2.1")
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "../up", ".hidden", "two words", "inpaint_once", "ümlaut", "-flag"])
+def test_a_name_that_is_no_model_name_is_refused(tmp_path: Path, name: str) -> None:
+    """Guards the file system, URLs, and the twin's own name."""
+    with pytest.raises(ServeError, match="--name"):
+        repository.write(tmp_path / "models", {name: write_bundle(tmp_path / "b")}, Settings())
+    assert not (tmp_path / "models").exists()
+
+
+def test_a_damaged_bundle_is_found_before_anything_starts(tmp_path: Path) -> None:
+    """Guards start-up: the operator reads it now, not in Triton's log."""
+    folder = write_bundle(tmp_path / "b")
+    (folder / "unet.onnx").unlink()
+    with pytest.raises(BundleError, match=r"files\.unet\.onnx"):
+        repository.write(tmp_path / "models", {"inpaint": folder}, Settings())
+    assert not (tmp_path / "models").exists()

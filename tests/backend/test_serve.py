@@ -1,0 +1,105 @@
+"""gesso-serve's command line, as far as it goes without a Triton."""
+
+from __future__ import annotations
+
+import dataclasses
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backend.fakes import write_bundle
+from gesso_backend import serve, tritonserver
+from gesso_backend.settings import Settings
+from gesso_backend.supervisor import Supervisor
+from gesso_backend.tritonserver import TritonServer
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return write_bundle(tmp_path / "bundle")
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """The one line it says, and status 2."""
+    assert serve.main([str(argument) for argument in arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    (line,) = captured.err.splitlines()
+    return line.removeprefix("gesso-serve: error: ")
+
+
+def test_only_the_repository_is_written_when_that_is_asked_for(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Guards --repository, for those who start Triton themselves."""
+    assert serve.main([str(bundle), "--repository", str(tmp_path / "models"), "--max-rows", "3"]) == 0
+    assert capsys.readouterr().out == f"wrote inpaint, inpaint_once to {tmp_path / 'models'}\n"
+    assert 'key: "max_rows" value { string_value: "3" }' in (tmp_path / "models/inpaint/config.pbtxt").read_text()
+
+
+def test_what_is_wrong_is_one_line(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Guards against tracebacks for an operator's slips."""
+    models = ("--repository", tmp_path / "models")
+    assert refused(capsys, *models) == "no BUNDLE given; see gesso-serve --help"
+    assert refused(capsys, tmp_path, *models) == f"{tmp_path} is not a bundle: it has no bundle.json"
+    assert refused(capsys, "--name", "portrait", *models) == "--name: 'portrait' is not NAME=BUNDLE"
+    assert refused(capsys, "--name", f"a={bundle}", "--name", f"a={bundle}", *models) == "--name: 'a' is given twice"
+    assert refused(capsys, bundle, "--name", f"inpaint={bundle}", *models) == "--name: 'inpaint' is given twice"
+    assert refused(capsys, bundle, "--max-rows", 0, *models) == "max_rows: 0 is below the minimum 1"
+    (tmp_path / "models" / "inpaint").mkdir(parents=True)
+    assert refused(capsys, bundle, *models) == f"File exists: {tmp_path / 'models' / 'inpaint'}"
+
+
+def test_every_setting_but_the_bundle_is_an_option() -> None:
+    """Guards against a setting that can only be set by editing config.pbtxt."""
+    assert set(serve.SETTING_HELP) == {field.name for field in dataclasses.fields(Settings)} - {"bundle"}
+    options = serve._parser().parse_args(["b"])
+    assert {name: getattr(options, name) for name in serve.SETTING_HELP} == {
+        name: getattr(Settings, name) for name in serve.SETTING_HELP
+    }
+
+
+def test_a_taken_port_names_the_option_that_moves_it(
+    bundle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards the second server on a machine, told before Triton has loaded anything."""
+    monkeypatch.setattr(tritonserver, "find", lambda: TritonServer(Path("/t"), Path("/b"), None))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        message = refused(capsys, bundle, "--http-port", 0, "--grpc-port", port)
+    assert message == f"127.0.0.1:{port} cannot be bound (Address already in use); set --grpc-port"
+
+
+def test_triton_is_started_closed_and_on_loopback(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards the flags that keep strangers from loading models, and the whole network from reaching it."""
+    started: list[dict[str, Any]] = []
+
+    def remember(self: Supervisor) -> int:
+        flags = [argument.partition("=") for argument in self._command[1:]]
+        models = sorted(path.name for path in self._repository.iterdir())
+        started.append({"models": models, "repository": str(self._repository), **{k: v for k, _, v in flags}})
+        return 0
+
+    monkeypatch.setattr(tritonserver, "find", lambda: TritonServer(Path("/t"), Path("/b"), None))
+    monkeypatch.setattr(Supervisor, "run", remember)
+    ports = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
+    assert serve.main([str(bundle), "--name", f"other={bundle}", *ports]) == 0
+    (flags,) = started
+    assert flags["models"] == ["inpaint", "inpaint_once", "other", "other_once"]
+    assert flags["--model-repository"] == flags["repository"]
+    assert flags["--model-control-mode"] == "none"
+    assert "--disable-auto-complete-config" in flags
+    assert {flags[f"--{port}-address"] for port in ("http", "grpc", "metrics")} == {"127.0.0.1"}
+    assert not Path(flags["repository"]).exists()  # nothing is left behind
+
+
+def test_installing_is_all_that_install_triton_does(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Guards `make setup`, which has no bundle yet."""
+    (tmp_path / "complete").touch()
+    monkeypatch.setenv("GESSO_TRITON", str(tmp_path))
+    assert serve.main(["--install-triton"]) == 0
+    assert capsys.readouterr().out.strip().endswith(f"is in {tmp_path}")

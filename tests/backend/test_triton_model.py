@@ -1,0 +1,422 @@
+"""The two Triton models, with a Triton Python API of a few lines: translation, errors, cancels, one final response."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+import threading
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from backend.fakes import WAIT_SECONDS, FakeEngines, Gate, hole, inputs, picture, serving, until
+from gesso_backend.errors import RequestError
+from gesso_backend.events import Event
+
+FINAL = 1
+
+
+class FakeTensor:
+    def __init__(self, name: str, array: np.ndarray[Any, Any]) -> None:
+        self._name, self._array = name, array
+
+    def name(self) -> str:
+        return self._name
+
+    def as_numpy(self) -> np.ndarray[Any, Any]:
+        return self._array
+
+
+class FakeError:
+    """Triton's codes, by the names its Python API gives them."""
+
+    UNKNOWN, INTERNAL, NOT_FOUND, INVALID_ARG = "unknown", "internal", "not found", "invalid"
+    UNAVAILABLE, UNSUPPORTED, ALREADY_EXISTS, CANCELLED = "unavailable", "unsupported", "exists", "cancelled"
+
+    def __init__(self, text: str, code: str = INTERNAL) -> None:
+        self._text, self.code = text, code
+
+    def message(self) -> str:
+        return self._text
+
+
+class FakeResponse:
+    def __init__(self, output_tensors: Any = (), error: FakeError | None = None) -> None:
+        self._outputs, self._error = list(output_tensors), error
+
+    def has_error(self) -> bool:
+        return self._error is not None
+
+    def error(self) -> Any:
+        return self._error
+
+    def output_tensors(self) -> list[FakeTensor]:
+        return self._outputs
+
+    def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
+        return {tensor.name(): tensor.as_numpy() for tensor in self._outputs}
+
+
+class FakeSender:
+    """A response sender with Triton's rule: nothing after the final flag, not even a question."""
+
+    def __init__(self) -> None:
+        self.responses: list[FakeResponse] = []
+        self.gone = False
+        self.final = threading.Event()
+
+    def send(self, response: FakeResponse | None = None, flags: int = 0) -> None:
+        assert not self.final.is_set(), "a response after the final one"
+        if response is not None:
+            self.responses.append(response)
+        if flags == FINAL:
+            self.final.set()
+
+    def is_cancelled(self) -> bool:
+        assert not self.final.is_set(), "a closed sender was asked"
+        return self.gone
+
+    def wait(self) -> list[FakeResponse]:
+        assert self.final.wait(WAIT_SECONDS), "no final response"
+        return self.responses
+
+    def error(self) -> str:
+        (response,) = self.wait()
+        assert response.has_error()
+        return str(response.error().message())
+
+
+class FakeRequest:
+    def __init__(self, tensors: dict[str, Any], parameters: dict[str, Any] | None = None, timeout: int = 0) -> None:
+        self.sender = FakeSender()
+        self._tensors = [FakeTensor(name, array) for name, array in tensors.items()]
+        self._parameters, self._timeout = parameters, timeout
+
+    def get_response_sender(self) -> FakeSender:
+        return self.sender
+
+    def inputs(self) -> list[FakeTensor]:
+        return self._tensors
+
+    def parameters(self) -> str:
+        return json.dumps(self._parameters) if self._parameters else ""
+
+    def timeout(self) -> int:
+        return self._timeout
+
+
+@pytest.fixture
+def triton(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """gesso_backend.triton_model, on the fake API. `answer` plays the target of inpaint_once."""
+    api: Any = types.ModuleType("triton_python_backend_utils")
+
+    class InferenceRequest:
+        def __init__(self, **fields: Any) -> None:
+            self.fields = fields
+
+        def exec(self, decoupled: bool) -> Any:
+            assert decoupled
+            return api.answer(self.fields)
+
+    api.Tensor, api.InferenceResponse, api.TritonError = FakeTensor, FakeResponse, FakeError
+    api.InferenceRequest, api.TRITONSERVER_RESPONSE_COMPLETE_FINAL = InferenceRequest, FINAL
+    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", api)
+    monkeypatch.delitem(sys.modules, "gesso_backend.triton_model", raising=False)
+    module = importlib.import_module("gesso_backend.triton_model")
+    monkeypatch.setattr(module, "_log_to_stderr", lambda model: None)
+    yield module
+    sys.modules.pop("gesso_backend.triton_model", None)
+
+
+@pytest.fixture
+def gate() -> Gate:
+    """Holds the second denoising step."""
+    return Gate("unet", nth=2)
+
+
+@pytest.fixture
+def model(triton: Any, gate: Gate) -> Iterator[Any]:
+    """An InpaintModel over fake networks."""
+    model = triton.InpaintModel()
+    with serving(FakeEngines(gate)) as service:
+        model._service = service
+        yield model
+        gate.open()
+
+
+def inpaint() -> dict[str, Any]:
+    return inputs(image=picture(32, 48), mask_image=hole(32, 48), seed=3)
+
+
+# inpaint
+
+
+def test_a_request_is_answered_with_tensors_of_the_wires_types(model: Any, gate: Gate) -> None:
+    """Guards the translation: names, dtypes and shapes of every response, and one final flag."""
+    request = FakeRequest(inpaint() | inputs(preview_every=1))
+    gate.open()
+    model.execute([request])
+    responses = [response.arrays() for response in request.sender.wait()]
+    assert [r["event"][0] for r in responses] == [
+        b"progress",
+        b"preview",
+        b"progress",
+        b"preview",
+        b"progress",
+        b"image",
+    ]
+    for arrays in responses:
+        assert {name: (array.dtype, array.shape) for name, array in arrays.items() if name != "image"} == {
+            "event": (np.object_, (1,)), "report": (np.object_, (1,)), "seed": (np.int64, (1,)),
+            "step": (np.int32, (1,)), "num_steps": (np.int32, (1,)), "index": (np.int32, (1,)),
+        }  # fmt: skip
+        size = (0, 0, 3) if arrays["event"][0] == b"progress" else (32, 48, 3)
+        assert (arrays["image"].dtype, arrays["image"].shape) == (np.uint8, size)
+    assert json.loads(responses[-1]["report"][0])["changed_outside_mask"] == 0
+
+
+def test_the_requests_memory_is_not_kept(model: Any, gate: Gate) -> None:
+    """Guards shared memory, which Triton takes back as soon as the request is released."""
+    lent = inpaint()
+    request, again = FakeRequest(lent), FakeRequest(inpaint())
+    model.execute([request])
+    gate.wait()
+    lent["image"][:] = 0
+    lent["mask_image"][:] = 255
+    gate.open()
+    model.execute([again])
+    pictures = [sender.wait()[-1].arrays()["image"] for sender in (request.sender, again.sender)]
+    np.testing.assert_array_equal(*pictures)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message", "code"),
+    [
+        ({"steps": np.array([3], np.int32)}, "INVALID_ARG: steps: unknown input", FakeError.INVALID_ARG),
+        ({"scheduler": np.array([b"x"], np.object_)}, "NOT_FOUND: scheduler: 'x' is not", FakeError.NOT_FOUND),
+    ],
+)
+def test_a_refusal_has_its_words_and_tritons_code(model: Any, tensors: dict[str, Any], message: str, code: str) -> None:
+    """Guards what any Triton client sees, ours or not."""
+    request = FakeRequest(inputs() | tensors)
+    model.execute([request])
+    assert request.sender.error().startswith(message)
+    assert request.sender.responses[0].error().code == code
+
+
+@pytest.mark.parametrize("kind", RequestError.__subclasses__())
+def test_every_code_is_a_code_of_tritons(triton: Any, kind: type[RequestError]) -> None:
+    """Guards against an AttributeError in the place of the last reply."""
+    assert triton._triton_error(f"{kind.code}: text").code in set(vars(FakeError).values())
+    assert triton._triton_error("DEADLINE: text").code == FakeError.CANCELLED
+
+
+@pytest.mark.parametrize("parameters", [{"priority": 1}, {"timeout": "soon"}, {"timeout": None}])
+def test_a_parameter_that_is_unknown_or_wrong_is_refused_by_name(model: Any, parameters: dict[str, Any]) -> None:
+    """Guards against options that are taken and ignored."""
+    request = FakeRequest(inputs(), parameters)
+    model.execute([request])
+    assert request.sender.error().startswith(f"INVALID_ARG: {next(iter(parameters))}: ")
+
+
+@pytest.mark.parametrize("sent", [{"timeout": 50_000}, {"parameters": {"timeout": 50_000}}])
+def test_tritons_timeout_is_the_deadline_either_way(model: Any, gate: Gate, sent: dict[str, Any]) -> None:
+    """Guards both ways it arrives: a request's own over gRPC, a parameter over generate_stream."""
+    request = FakeRequest(inputs(), **sent)
+    model.execute([request])
+    gate.wait()
+    until(lambda: all(job.cause is not None for job in model._service._jobs.values()))
+    gate.open()
+    assert request.sender.wait()[-1].error().message() == "DEADLINE: the request's time limit passed"
+
+
+def test_a_client_that_is_gone_is_noticed(model: Any, gate: Gate) -> None:
+    """Guards cancellation over gRPC and a closed HTTP stream alike."""
+    request = FakeRequest(inputs())
+    model.execute([request])
+    gate.wait()
+    request.sender.gone = True
+    until(lambda: all(job.cause is not None for job in model._service._jobs.values()))
+    gate.open()
+    assert request.sender.wait()[-1].error().code == FakeError.CANCELLED
+
+
+def test_a_job_of_inpaint_once_is_cancelled_by_its_id_and_sent_only_the_image(model: Any, gate: Gate) -> None:
+    """Guards the two parameters by which the shim speaks to its target."""
+    cancelled, finished = FakeRequest(inputs(), {"gesso_job": "a"}), FakeRequest(inputs(), {"gesso_job": "b"})
+    model.execute([cancelled, finished])
+    gate.wait()
+    cancel = FakeRequest(inputs(), {"gesso_cancel": "a"})
+    model.execute([cancel])
+    assert cancel.sender.wait() == []
+    gate.open()
+    assert cancelled.sender.error().startswith("CANCELLED")
+    (response,) = finished.sender.wait()
+    assert response.arrays()["event"][0] == b"image"
+
+
+def test_one_bad_request_of_a_call_does_not_touch_the_others(model: Any, gate: Gate) -> None:
+    """Guards execute's loop: an exception there would lose every request of the call."""
+
+    class Broken(FakeRequest):
+        def inputs(self) -> list[FakeTensor]:
+            raise RuntimeError("tensor in GPU memory")
+
+    gate.open()
+    broken, good = Broken({}), FakeRequest(inputs())
+    model.execute([broken, good])
+    assert broken.sender.error() == "INTERNAL: tensor in GPU memory"
+    assert not good.sender.wait()[-1].has_error()
+
+
+def test_readiness_is_the_services_health(model: Any) -> None:
+    """Guards newer Tritons, which ask."""
+    assert model.is_ready()
+    model._service._dead = True
+    assert not model.is_ready()
+    model._service._dead = False
+
+
+def test_a_channel_sends_one_final_response_whatever_is_asked_of_it(triton: Any) -> None:
+    """Guards against an abort of the whole stub: Triton's sender does not forgive a second final."""
+    sender = FakeSender()
+    channel = triton.TritonChannel(sender)
+    channel.send(Event("progress", 1, 2, 0, 7))
+    channel.close(None)
+    channel.close(RequestError("late"))
+    channel.send(Event("progress", 2, 2, 0, 7))
+    assert channel.cancelled() is False
+    assert len(sender.wait()) == 1
+
+
+# inpaint_once
+
+
+@pytest.fixture
+def once(triton: Any) -> Iterator[Callable[..., Any]]:
+    """Makes an InpaintOnceModel whose target answers as given."""
+    made: list[Any] = []
+
+    def make(answer: Callable[[dict[str, Any]], Any], parameters: dict[str, str] | None = None) -> Any:
+        triton.pb_utils.answer = answer
+        model = triton.InpaintOnceModel()
+        config = {"parameters": {key: {"string_value": value} for key, value in (parameters or {}).items()}}
+        model.initialize({"model_name": "inpaint_once", "model_config": json.dumps(config)})
+        made.append(model)
+        return model
+
+    yield make
+    for model in made:
+        model.finalize()
+
+
+def image_response() -> FakeResponse:
+    return FakeResponse([FakeTensor("event", np.array([b"image"], np.object_)), FakeTensor("seed", np.array([3]))])
+
+
+def test_the_shim_forwards_everything_and_answers_with_the_image(once: Any) -> None:
+    """Guards the one response: the image's, once, though the target's stream ends with an empty one."""
+    asked: list[dict[str, Any]] = []
+
+    def answer(fields: dict[str, Any]) -> Any:
+        asked.append(fields)
+        return iter([image_response(), FakeResponse()])
+
+    request = FakeRequest(inpaint(), timeout=2_000_000)
+    once(answer, {"target": "portrait"}).execute([request])
+    (response,) = request.sender.wait()
+    assert response.arrays()["seed"].tolist() == [3]
+    (fields,) = asked
+    assert fields["model_name"] == "portrait"
+    assert {tensor.name() for tensor in fields["inputs"]} == set(inpaint())
+    assert fields["requested_output_names"] == ["event", "step", "num_steps", "index", "seed", "image", "report"]
+    assert fields["parameters"]["timeout"] == 2_000_000
+    assert fields["parameters"]["gesso_job"]
+
+
+def test_the_shims_errors_are_the_targets_words(once: Any) -> None:
+    """Guards the field's name on this path too."""
+    message = "NOT_FOUND: scheduler: 'x' is not one of ddim"
+    request = FakeRequest(inputs())
+    once(lambda fields: iter([FakeResponse(error=FakeError(message)), FakeResponse()])).execute([request])
+    assert request.sender.error() == message
+    assert request.sender.responses[0].error().code == FakeError.NOT_FOUND
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda: iter([FakeResponse()]), "INTERNAL: inpaint ended without an image"),
+        (lambda: iter([]), "INTERNAL: inpaint ended without an image"),
+        (lambda: [][0], "INTERNAL: list index out of range"),
+    ],
+)
+def test_a_target_that_gives_no_image_is_still_one_error(once: Any, answer: Any, message: str) -> None:
+    """Guards the waiting client against a target that is gone or silent."""
+    request = FakeRequest(inputs())
+    once(lambda fields: answer()).execute([request])
+    assert request.sender.error() == message
+
+
+@pytest.mark.parametrize("parameters", [{"gesso_job": "x"}, {"gesso_cancel": "x"}, {"priority": 2}])
+def test_the_shim_takes_no_parameter_but_the_timeout(once: Any, parameters: dict[str, Any]) -> None:
+    """Guards other people's jobs: ids are the shim's own to give."""
+    request = FakeRequest(inputs(), parameters)
+    once(lambda fields: iter([])).execute([request])
+    assert request.sender.error().startswith(f"INVALID_ARG: {next(iter(parameters))}: unknown parameter")
+
+
+def test_several_images_need_the_streaming_model(once: Any) -> None:
+    """Guards against losing all but the first."""
+    request = FakeRequest(inputs(num_images_per_prompt=2))
+    once(lambda fields: iter([])).execute([request])
+    assert request.sender.error() == "INVALID_ARG: num_images_per_prompt: more than 1 needs the streaming model"
+
+
+def test_a_cancel_is_told_until_it_lands(once: Any) -> None:
+    """Guards a race once here: told a single time, a cancel that overtook its own request was lost, and the job ran to
+    its end for nobody."""
+    landed = threading.Event()
+    cancels: list[str] = []
+    jobs: list[str] = []
+
+    def answer(fields: dict[str, Any]) -> Any:
+        parameters = fields["parameters"]
+        if "gesso_cancel" in parameters:
+            cancels.append(parameters["gesso_cancel"])
+            if len(cancels) == 3:  # the target did not know the job before
+                landed.set()
+            return iter([FakeResponse()])
+        jobs.append(parameters["gesso_job"])
+        assert landed.wait(WAIT_SECONDS)
+        return iter([FakeResponse(error=FakeError("CANCELLED: the client cancelled"))])
+
+    request = FakeRequest(inputs())
+    request.sender.gone = True
+    once(answer).execute([request])
+    assert request.sender.error() == "CANCELLED: the client cancelled"
+    assert set(cancels) == set(jobs)
+
+
+def test_a_target_that_is_gone_does_not_end_the_watch(once: Any) -> None:
+    """Guards the cancels that come after one that could not be delivered."""
+    release = threading.Event()
+    cancels: list[str] = []
+
+    def answer(fields: dict[str, Any]) -> Any:
+        if "gesso_cancel" in fields["parameters"]:
+            cancels.append(fields["parameters"]["gesso_cancel"])
+            raise RuntimeError("no such model")
+        assert release.wait(WAIT_SECONDS)
+        raise RuntimeError("no such model")
+
+    request = FakeRequest(inputs())
+    request.sender.gone = True
+    once(answer).execute([request])
+    until(lambda: len(cancels) >= 2)
+    release.set()
+    assert request.sender.error() == "INTERNAL: no such model"

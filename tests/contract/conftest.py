@@ -1,0 +1,41 @@
+"""One exported bundle, as the server opens it and as it is on disk."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+import bundles
+from gesso_backend import bundle as backend_bundle
+from gesso_backend.bundle import Bundle
+from gesso_client.models import ModelInfo
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle that tests/export and tests/backend look at too."""
+    return bundles.export(bundles.shared_root(tmp_path_factory))[1]
+
+
+@pytest.fixture(scope="session")
+def bundle(exported: Path) -> Bundle:
+    return backend_bundle.load(exported)
+
+
+@pytest.fixture(scope="session")
+def info(bundle: Bundle) -> ModelInfo:
+    """What the client makes of what the server says about it."""
+    return ModelInfo.parse("inpaint", json.dumps(bundle.describe()))
+
+
+@pytest.fixture(scope="session", params=["inpaint", "inpaint_once"])
+def config(request: pytest.FixtureRequest) -> model_config_pb2.ModelConfig:
+    """A committed config.pbtxt, parsed as Triton parses it: an unknown field is an error."""
+    text = (ROOT / "model_repository" / request.param / "config.pbtxt").read_text(encoding="utf-8")
+    return text_format.Parse(text, model_config_pb2.ModelConfig(name=request.param))

@@ -1,0 +1,142 @@
+"""The bundle: what the exporter writes, the backend reads, and the client is told."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gesso_backend import bundle as backend_bundle
+from gesso_backend.bundle import Bundle
+from gesso_backend.errors import RequestError
+from gesso_backend.request import INPUTS, parse
+from gesso_backend.samplers import SAMPLERS, plan
+from gesso_client import models as client_models
+from gesso_client.errors import GessoError
+from gesso_client.models import ModelInfo
+from gesso_client.request import SCALARS
+from gesso_client.transport.contract import PARAMETER
+from gesso_export import manifest as export_manifest
+from gesso_export import parameters as export_parameters
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses, tuples and read-only mappings as JSON has them; absent where None."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return {key: plain(item) for key, item in fields.items() if item is not None}
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def test_both_sides_read_the_same_out_of_one_manifest(exported: Path, bundle: Bundle) -> None:
+    """Guards two parsers of one format against growing apart, field by field and value by value."""
+    assert plain(bundle) == plain(export_manifest.read(exported))
+
+
+def test_a_manifest_holds_nothing_that_is_not_read(exported: Path, bundle: Bundle) -> None:
+    """Guards strictness on the real file: everything in it has a place in the backend's dataclasses."""
+
+    def leaves(value: Any, path: str = "") -> dict[str, Any]:
+        if isinstance(value, Mapping):
+            return {k: v for key, item in value.items() for k, v in leaves(item, f"{path}.{key}").items()}
+        return {path: value} if value is not None else {}
+
+    document = json.loads((exported / backend_bundle.MANIFEST).read_text(encoding="utf-8"))
+    assert leaves(document).keys() == leaves(plain(bundle)).keys()
+
+
+def test_names_and_versions_agree() -> None:
+    """Guards the constants that each side has to write for itself."""
+    assert backend_bundle.MANIFEST == export_manifest.FILE_NAME
+    assert backend_bundle.SCHEMA_VERSION == export_manifest.SCHEMA_VERSION == client_models.SCHEMA_VERSION
+    assert PARAMETER == "gesso"
+    source = Path(backend_bundle.__file__).with_name("triton_model.py").read_text(encoding="utf-8")
+    assert f'DESCRIPTION = "{PARAMETER}"' in source
+
+
+def test_the_bundles_parameters_are_the_inputs_but_the_pictures(bundle: Bundle) -> None:
+    """Guards a parameter that is exported and cannot be sent, or can be sent and has no bounds."""
+    scalars = [name for name in INPUTS if name not in ("image", "mask_image")]
+    assert sorted(bundle.parameters) == sorted(scalars) == sorted(backend_bundle.PARAMETERS) == sorted(SCALARS)
+
+
+def test_every_sampler_that_is_offered_is_served_and_the_other_way_round(bundle: Bundle) -> None:
+    """Guards the list of schedulers, which two packages write."""
+    assert set(SAMPLERS) == set(export_parameters.SAMPLERS)
+    assert set(bundle.parameters["scheduler"].choices or ()) == set(SAMPLERS)
+    assert bundle.parameters["scheduler"].default in SAMPLERS
+    for name in SAMPLERS:
+        assert plan(name, bundle.scheduler.config, 10).steps
+
+
+def test_every_networks_tensors_are_those_the_backend_calls(bundle: Bundle) -> None:
+    """Guards the names at the seam between the exporter's graphs and the denoising loop."""
+    names = {network: (set(spec.inputs), set(spec.outputs)) for network, spec in bundle.networks.items()}
+    assert names == {
+        "text_encoder": ({"input_ids"}, {"last_hidden_state"}),
+        "unet": ({"sample", "timestep", "encoder_hidden_states"}, {"noise_pred"}),
+        "vae_encoder": ({"sample"}, {"moments"}),
+        "vae_decoder": ({"latents"}, {"image"}),
+    }
+    for spec in bundle.networks.values():
+        for tensor in [*spec.inputs.values(), *spec.outputs.values()]:
+            assert tensor.shape[0] == "batch"
+
+
+# What the client is told
+
+
+def test_the_client_understands_the_description(bundle: Bundle, info: ModelInfo) -> None:
+    """Guards ModelInfo, on which the client's checks stand: every default and bound as the bundle has it."""
+    assert (info.bundle, info.family, info.native_inpainting) == (bundle.name, bundle.family, True)
+    assert (info.native_size, info.size_multiple, info.max_pixels) == dataclasses.astuple(bundle.size)
+    assert info.tasks == ("inpaint", "image_to_image", "text_to_image")
+    for name, spec in bundle.parameters.items():
+        assert plain(info.parameters[name]) == {"name": name, **plain(spec)}
+    assert info.default("strength", "image_to_image") == bundle.task_defaults["image_to_image"]["strength"]
+    assert info.default("strength", "inpaint") == bundle.parameters["strength"].default
+
+
+def wire(name: str, value: Any) -> Any:
+    return np.array([value.encode() if isinstance(value, str) else value], SCALARS[name])
+
+
+BOUNDS = [
+    (name, end)
+    for name, dtype in SCALARS.items()
+    for end in ("minimum", "maximum")
+    if dtype not in (np.object_, np.bool_) and (name, end) != ("seed", "maximum")  # beyond it int64 ends
+]
+
+
+@pytest.mark.parametrize(("name", "end"), BOUNDS)
+def test_beyond_a_bound_client_and_server_say_the_same(name: str, end: str, bundle: Bundle, info: ModelInfo) -> None:
+    """Guards one rule with two homes: what the client lets through the server takes, and the words are one's own."""
+    beyond = getattr(bundle.parameters[name], end) + (-1 if end == "minimum" else 1)
+    with pytest.raises(GessoError) as ours:
+        info.parameters[name].check(beyond)
+    with pytest.raises(RequestError) as theirs:
+        parse({"prompt": wire("prompt", ""), name: wire(name, beyond)}, bundle)
+    assert (ours.value.text, ours.value.field) == (theirs.value.text, theirs.value.field)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("scheduler", "none such"), ("prompt", "x" * 16385), ("negative_prompt", "ä" * 8193)]
+)
+def test_a_text_that_is_refused_is_refused_in_the_same_words(
+    name: str, value: str, bundle: Bundle, info: ModelInfo
+) -> None:
+    """Guards the same for texts, type of the error included."""
+    with pytest.raises(GessoError) as ours:
+        info.parameters[name].check(value)
+    with pytest.raises(RequestError) as theirs:
+        parse({"prompt": wire("prompt", ""), name: wire(name, value)}, bundle)
+    assert (ours.value.text, ours.value.field) == (theirs.value.text, theirs.value.field)
+    assert type(ours.value).__name__ == type(theirs.value).__name__
