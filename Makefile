@@ -42,7 +42,7 @@ test-slow: setup  ## the tests that take minutes each
 lint: setup  ## ruff and mypy
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
-	@$(VENV)/bin/mypy python_backend/src client/src export/src
+	@$(VENV)/bin/mypy python_backend/src/gesso_backend client/src export/src
 
 format: setup  ## let ruff rewrite the code
 	@$(VENV)/bin/ruff check --fix .

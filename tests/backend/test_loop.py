@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from backend.fakes import (
+    WAIT_SECONDS,
     Arrays,
     FakeClient,
     FakeEngines,
@@ -21,6 +23,7 @@ from backend.fakes import (
     serving,
     until,
 )
+from gesso_backend import loop as loops
 from gesso_backend.batch import FifoPolicy
 from gesso_backend.errors import Cancelled, InternalError, RequestError
 from gesso_backend.job import Job
@@ -309,22 +312,12 @@ def test_a_cancel_that_comes_while_the_aborted_are_dropped_is_not_lost(outbox: O
     loop.close()
 
 
-def test_closing_an_idle_loop_takes_no_time(outbox: Outbox) -> None:
-    """Guards shutdown against a last second of waiting for requests that can no longer come."""
+def test_closing_an_idle_loop_takes_no_time(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards shutdown against a last round of waiting for requests that can no longer come."""
+    monkeypatch.setattr(loops, "WAKE_SECONDS", 100 * WAIT_SECONDS)
     loop = BatchedLoop(fake_bundle(), FakeEngines(), outbox, NoMetrics(), FifoPolicy.of(Settings()))
     loop.start()
-    waits: list[float] = []
-    inbox = loop._inbox
-
-    class Watched:
-        def put(self, item: Any) -> None:
-            inbox.put(item)
-
-        def get(self, timeout: float) -> Any:
-            waits.append(timeout)
-            return inbox.get(timeout=timeout)
-
-    loop._inbox = Watched()  # type: ignore[assignment]
-    loop.close()
-    assert waits[-1] == 0
+    closing = threading.Thread(target=loop.close, daemon=True)
+    closing.start()
+    closing.join(WAIT_SECONDS)
     assert not loop.alive

@@ -39,6 +39,15 @@ def test_what_is_written_parses_and_says_where_the_bundle_is(tmp_path: Path, nam
     assert parameters_of(tmp_path / "models" / "inpaint_once") == {"target": "inpaint"}
 
 
+def test_each_model_gets_a_folder_to_be_drained_through(tmp_path: Path) -> None:
+    """Guards the names on which gesso-serve and its models agree, by path."""
+    served = {name: write_bundle(tmp_path / name) for name in ("inpaint", "other")}
+    repository.write(tmp_path / "models", served, Settings(), tmp_path / "control")
+    for name in served:
+        assert parameters_of(tmp_path / "models" / name)["control"] == str(tmp_path / "control" / name)
+        assert (tmp_path / "control" / name).is_dir()
+
+
 def test_a_relative_bundle_is_written_as_an_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards the stub, which runs in another folder."""
     write_bundle(tmp_path / "here")

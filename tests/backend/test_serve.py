@@ -52,9 +52,9 @@ def test_what_is_wrong_is_one_line(bundle: Path, tmp_path: Path, capsys: pytest.
     assert refused(capsys, bundle, *models) == f"File exists: {tmp_path / 'models' / 'inpaint'}"
 
 
-def test_every_setting_but_the_bundle_is_an_option() -> None:
+def test_every_setting_that_is_not_gesso_serves_own_is_an_option() -> None:
     """Guards against a setting that can only be set by editing config.pbtxt."""
-    assert set(serve.SETTING_HELP) == {field.name for field in dataclasses.fields(Settings)} - {"bundle"}
+    assert set(serve.SETTING_HELP) == {field.name for field in dataclasses.fields(Settings)} - {"bundle", "control"}
     options = serve._parser().parse_args(["b"])
     assert {name: getattr(options, name) for name in serve.SETTING_HELP} == {
         name: getattr(Settings, name) for name in serve.SETTING_HELP

@@ -6,6 +6,7 @@ import json
 import random
 import threading
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from gesso_backend import service as services
 from gesso_backend.errors import InternalError, RequestError, Unavailable
 from gesso_backend.events import Event
 from gesso_backend.metrics import NoMetrics
+from gesso_backend.settings import DRAIN, DRAINED
 
 # Such a loop ends by SystemExit, the one exception that nothing else in a process minds.
 DEADLY = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -375,7 +377,7 @@ def test_draining_finishes_what_runs_and_refuses_what_comes(loop: str) -> None:
         service.submit(inpaint(), running)
         gate.wait()
         drain = in_background(service.drain)
-        until(lambda: service._draining)
+        until(lambda: service._give_up is not None)
         service.submit(inpaint(), late)
         assert str(late.wait()) == "UNAVAILABLE: the server is shutting down"
         gate.open()
@@ -399,6 +401,42 @@ def test_draining_gives_up_on_those_who_take_too_long(loop: str) -> None:
         assert isinstance(running.wait(), Unavailable)
         assert finished(drain)
         service.drain = lambda: None  # type: ignore[method-assign]
+
+
+def test_draining_can_be_asked_for_with_a_file_and_is_answered_with_one(tmp_path: Path) -> None:
+    """Guards gesso-serve's way in: Triton 24.10 does not wait for decoupled requests, so the model has to before it."""
+    gate, running, late = Gate("unet"), FakeClient(), FakeClient()
+    with serving(FakeEngines(gate), settings={"control": str(tmp_path)}) as service:
+        service.submit(inpaint(), running)
+        gate.wait()
+        (tmp_path / DRAIN).touch()
+        until(lambda: service._give_up is not None)
+        service.submit(inpaint(), late)
+        assert code(late.wait()) == "UNAVAILABLE"
+        assert not (tmp_path / DRAINED).exists()
+        gate.open()
+        until((tmp_path / DRAINED).exists)
+        assert running.images()[0].tobytes() == expected()
+
+
+def test_draining_by_file_gives_up_on_those_who_take_too_long(tmp_path: Path) -> None:
+    """Guards the answer: it comes in the end, when everybody has a reply."""
+    gate, running, waiting, clock = Gate("unet"), FakeClient(), FakeClient(), FakeClock()
+    settings = {"control": str(tmp_path), "loop": "plain", "drain_seconds": 5.0}
+    with serving(FakeEngines(gate), settings=settings, clock=clock) as service:
+        job = service.submit(inpaint(), running)
+        gate.wait()
+        service.submit(inpaint(), waiting)
+        (tmp_path / DRAIN).touch()
+        until(lambda: service._give_up is not None)
+        assert waiting.finals == []
+        clock.now += 6
+        assert code(waiting.wait()) == "UNAVAILABLE"
+        until(lambda: job.cause is not None)
+        assert not (tmp_path / DRAINED).exists()
+        gate.open()
+        assert code(running.wait()) == "UNAVAILABLE"
+        until((tmp_path / DRAINED).exists)
 
 
 # A loop that is stuck or dead
@@ -624,7 +662,7 @@ def test_a_storm_of_requests_cancels_and_failures_is_one_reply_each(seed: int, l
                 case 1:
                     service.cancel(str(rng.randrange(number + 1)))
                 case 2:
-                    until(lambda job=job: job.ended or job.running)  # type: ignore[misc]
+                    until(lambda job=job: job.ended or job.started)  # type: ignore[misc]
         replies = [client.wait() for client in clients]
         assert service._jobs == {}
     assert all(len(client.finals) == 1 for client in clients)

@@ -24,7 +24,7 @@ def test_nothing_set_is_every_default() -> None:
 
 def test_every_setting_can_be_set_and_comes_out_in_its_type() -> None:
     """Guards against a setting that only the default can have."""
-    chosen = Settings("/b", "plain", 3, 2, 5, 7, 1, 9.5, 0.0)
+    chosen = Settings("/b", "plain", 3, 2, 5, 7, 1, 9.5, 0.0, "/c")
     parameters = {name: str(value) for name, value in dataclasses.asdict(chosen).items()}
     assert all(value != getattr(Settings, name) for name, value in dataclasses.asdict(chosen).items())
     assert Settings.from_parameters(parameters) == chosen

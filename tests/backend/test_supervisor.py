@@ -21,7 +21,8 @@ from gesso_backend import supervisor as supervisors
 from gesso_backend.supervisor import Ports, Supervisor, shm_prefix
 
 # Answers /v2/models/NAME/ready, has a process for each model as Triton has, and follows the files in its folder:
-# `die` ends it, `unready` makes its models unready, `slow` keeps them from ever being ready, `deaf` ignores SIGTERM.
+# `die` ends it, `unready` makes its models unready, `slow` keeps them from ever being ready, `deaf` ignores SIGTERM,
+# `busy` keeps them from draining. `control/inpaint` is where its one bundle is asked to drain.
 FAKE_TRITON = """
 import os, signal, subprocess, sys, threading, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -38,7 +39,7 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 def stop(*_):
-    (folder / "drained").touch()
+    (folder / "stopped").write_text(str((folder / "control/inpaint/drained").exists()))
     print("I1121 00:46:05.000001 1 server.cc:1] Waiting for in-flight requests", flush=True)
     os._exit(0)
 
@@ -61,6 +62,8 @@ if (folder / "die").exists():
     os._exit(3)
 threading.Thread(target=ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever, daemon=True).start()
 while not (folder / "die").exists():
+    if (folder / "control/inpaint/drain").exists() and not (folder / "busy").exists():
+        (folder / "control/inpaint/drained").touch()
     time.sleep(0.01)
 print("E1121 00:46:04.879823 3613 server.cc:1] told to die", flush=True)
 os._exit(3)
@@ -77,9 +80,11 @@ class Watched:
         command = [sys.executable, "-S", "-E", str(folder / "tritonserver.py"), str(folder), str(port)]
         self.folder = folder
         self._said = said
+        control = folder / "control"
+        (control / "inpaint").mkdir(parents=True)
         self._supervisor = Supervisor(
-            command, os.environ, folder, ["inpaint", "inpaint_once"], Ports(http=port),
-            **{"drain_seconds": 0.0, **options},
+            command, os.environ, folder, control, ["inpaint", "inpaint_once"], Ports(http=port),
+            **{"drain_seconds": WAIT_SECONDS, **options},
         )  # fmt: skip
         self._status: list[int] = []
         self._thread = threading.Thread(target=lambda: self._status.append(self._supervisor.run()), daemon=True)
@@ -152,27 +157,53 @@ def test_it_waits_until_the_models_are_ready_and_says_where_they_are(tmp_path: P
     assert sum("ready:" in line for line in watched.lines) == 1
 
 
-def test_stopping_lets_triton_drain_and_leaves_nothing_behind(watched: Watched) -> None:
-    """Guards SIGTERM's way through, and the processes and shared memory of a server that is gone."""
+def test_stopping_drains_the_models_then_triton_and_leaves_nothing_behind(watched: Watched) -> None:
+    """Guards SIGTERM's way through, in this order; and the processes and shared memory of a server that is gone."""
     region = Path("/dev/shm") / f"{shm_prefix()}test"
     region.touch()
     pids = watched.pids()
     assert all(alive(pid) for pid in pids)
     assert watched.stop() == 0
-    assert (watched.folder / "drained").exists()
+    assert (watched.folder / "stopped").read_text() == "True"  # stopped when the models were drained
     assert watched.lines[-1] == "gesso-serve: stopped"
     until(lambda: not any(alive(pid) for pid in pids))
     assert not region.exists()
 
 
-def test_a_triton_that_will_not_stop_is_killed(tmp_path: Path, said: io.StringIO) -> None:
+def test_models_that_do_not_finish_are_not_waited_for_for_ever(
+    tmp_path: Path, said: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards shutdown against a request without end."""
+    monkeypatch.setattr(supervisors, "LAST_WORDS_SECONDS", 0.1)
+    (tmp_path / "busy").touch()
+    watched = Watched(tmp_path, said, drain_seconds=0.1)
+    watched.until_said("ready:")
+    assert watched.stop() == 0
+    assert (tmp_path / "stopped").read_text() == "False"
+
+
+def test_a_triton_that_will_not_stop_is_killed(
+    tmp_path: Path, said: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Guards shutdown against a hung server."""
+    monkeypatch.setattr(supervisors, "EXIT_SECONDS", 0.0)
+    monkeypatch.setattr(supervisors, "LAST_WORDS_SECONDS", 0.1)
     (tmp_path / "deaf").touch()
-    watched = Watched(tmp_path, said, drain_seconds=-14.8)  # fifteen more than this are waited
+    watched = Watched(tmp_path, said)
     watched.until_said("ready:")
     assert watched.stop() == 0
     assert "gesso-serve: Triton did not stop in time; killing it" in watched.lines
     until(lambda: not any(alive(pid) for pid in watched.pids()))
+
+
+def test_a_triton_that_is_not_ready_yet_is_stopped_at_once(tmp_path: Path, said: io.StringIO) -> None:
+    """Guards Ctrl-C during a long start: there is nobody to drain."""
+    (tmp_path / "slow").touch()
+    (tmp_path / "busy").touch()
+    watched = Watched(tmp_path, said, drain_seconds=100 * WAIT_SECONDS)
+    watched.until_said("a model's own line")
+    assert watched.stop() == 0
+    assert (tmp_path / "stopped").exists()
 
 
 def test_a_triton_that_ends_is_started_again(watched: Watched) -> None:

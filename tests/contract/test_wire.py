@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 import types
 from typing import Any
@@ -159,9 +160,8 @@ def tensors(monkeypatch: pytest.MonkeyPatch) -> Any:
     api.Tensor = lambda name, array: (name, array)
     monkeypatch.setitem(sys.modules, api.__name__, api)
     monkeypatch.delitem(sys.modules, "gesso_backend.triton_model", raising=False)
-    from gesso_backend import triton_model
-
-    yield lambda event: dict(triton_model._tensors(event))
+    module = importlib.import_module("gesso_backend.triton_model")
+    yield lambda event: dict(module._tensors(event))
     sys.modules.pop("gesso_backend.triton_model", None)
 
 

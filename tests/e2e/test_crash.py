@@ -100,3 +100,14 @@ def test_nothing_of_the_dead_is_left(mortal: Server) -> None:
     infer_binary(mortal.http, text_to_image())
     assert len(mortal.processes()) == 3
     assert len(mortal.shared_memory()) == len(mortal.models)
+
+
+def test_a_killed_gesso_serve_takes_triton_with_it(serve: Serve, tiny_bundle: Path) -> None:
+    """Guards against an orphan that holds the ports."""
+    with serve(tiny_bundle) as server:
+        server.process.kill()
+        server.process.wait()
+        give_up = time.monotonic() + 30
+        while server.processes() and time.monotonic() < give_up:
+            time.sleep(0.05)
+        assert not server.processes()

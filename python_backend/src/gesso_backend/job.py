@@ -54,7 +54,8 @@ class Job:
         self._on_end = on_end
         self._clock = clock
         self._lock = threading.Lock()
-        self._running = False
+        self._taken = False  # by the loop, which then is who ends it
+        self._started = False
         self._ended = False
         self._submitted = clock()
         self._images_left = 0
@@ -67,27 +68,32 @@ class Job:
         return self._ended
 
     @property
-    def running(self) -> bool:
-        """Whether a loop has taken it."""
-        return self._running
+    def started(self) -> bool:
+        """Whether a network has run for it."""
+        return self._started
 
     def begin(self) -> bool:
         """Taken by the loop. False when it has ended already and is to be dropped."""
         with self._lock:
             if self._ended:
                 return False
-            self._running = True
+            self._taken = True
         assert self.prepared is not None, "a job is prepared before it runs"
         self._images_left = self.prepared.request.num_images_per_prompt
-        self.spent("queue", self._clock() - self._submitted - self._seconds["prepare"])
         return True
+
+    def start(self) -> None:
+        """Its first network call is about to run: the wait is over. Later calls do nothing."""
+        if not self._started:
+            self._started = True
+            self.spent("queue", self._clock() - self._submitted - self._seconds["prepare"])
 
     def abort(self, error: RequestError) -> None:
         """Have the job end with `error`, unless it has ended or is being ended."""
         with self._lock:
             if self.cause is None:
                 self.cause = error
-            waiting = not self._running
+            waiting = not self._taken
         if waiting:
             self.end(error)
 

@@ -80,6 +80,8 @@ class Loop(ABC):
 
     def _call(self, network: str, inputs: Arrays, jobs: list[Job], rows: int) -> Arrays:
         """Run one network and account for it. Raises whatever the engine raises."""
+        for job in jobs:
+            job.start()
         started = self.pulse = self._clock()
         outputs = self._engines[network](**inputs)
         seconds = self._clock() - started

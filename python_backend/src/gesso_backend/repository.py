@@ -18,9 +18,10 @@ STREAMING, ONCE = "inpaint", "inpaint_once"
 ONCE_SUFFIX = "_once"
 
 
-def write(target: Path, served: Mapping[str, Path], settings: Settings) -> list[str]:
+def write(target: Path, served: Mapping[str, Path], settings: Settings, control: Path | None = None) -> list[str]:
     """Write the repository for `served` (model name -> bundle) into `target`; returns the names of its models.
 
+    control: where each served model gets a folder of its name to be asked to drain through.
     Raises BundleError for a bundle that cannot be served, ServeError for a bad name.
     """
     names = []
@@ -28,6 +29,9 @@ def write(target: Path, served: Mapping[str, Path], settings: Settings) -> list[
         _check_name(name)
         description = json.dumps(bundles.load(folder).describe())
         own = dataclasses.replace(settings, bundle=str(folder.resolve()))
+        if control is not None:
+            (control / name).mkdir(parents=True)
+            own = dataclasses.replace(own, control=str(control / name))
         parameters = {
             key: str(value) for key, value in dataclasses.asdict(own).items() if value != getattr(Settings, key)
         }

@@ -19,7 +19,7 @@ from pathlib import Path
 from gesso_backend import repository, tritonserver
 from gesso_backend.errors import GessoError, ServeError
 from gesso_backend.settings import Settings
-from gesso_backend.supervisor import Ports, Supervisor, shm_prefix
+from gesso_backend.supervisor import EXIT_SECONDS, Ports, Supervisor, shm_prefix
 
 SETTING_HELP = {
     "loop": "batched, or plain: one request at a time, the reference",
@@ -83,10 +83,11 @@ def _serve(options: argparse.Namespace) -> int:
         env = tritonserver.environment(server, Path(scratch) / "lib")
         backends = tritonserver.backend_folder(server, Path(scratch) / "backends")
         models = Path(scratch) / "models"
-        names = repository.write(models, served, settings)
+        control = Path(scratch) / "control"
+        names = repository.write(models, served, settings, control)
         command = _command(server.binary, backends, models, options, ports, settings)
         supervisor = Supervisor(
-            command, env, models, names, ports, settings.drain_seconds, options.host, options.verbose
+            command, env, models, control, names, ports, settings.drain_seconds, options.host, options.verbose
         )
         if threading.current_thread() is threading.main_thread():
             for stop in (signal.SIGTERM, signal.SIGINT):
@@ -118,7 +119,7 @@ def _command(
         "model-repository": models,
         "backend-directory": backends,
         "model-control-mode": "none",
-        "exit-timeout-secs": max(1, round(settings.drain_seconds) + 5),
+        "exit-timeout-secs": EXIT_SECONDS,
         "allow-gpu-metrics": "false",
     }
     for name, port in dataclasses.asdict(ports).items():

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ from gesso_backend.metrics import Metrics, NoMetrics
 from gesso_backend.outbox import Outbox
 from gesso_backend.prepare import prepare
 from gesso_backend.request import parse
-from gesso_backend.settings import Settings
+from gesso_backend.settings import DRAIN, DRAINED, Settings
 from gesso_backend.tokens import PromptTokenizer
 
 log = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ class Service:
         self._on_dead = on_dead
         self._lock = threading.Lock()
         self._jobs: dict[str, Job] = {}
-        self._draining = False
+        self._give_up: float | None = None  # set while draining: when what still runs is ended
         self._dead = False  # the loop was found stuck or dead; it stays so, even if it moves again
         self._closed = threading.Event()
         self._outbox = Outbox()
@@ -130,12 +131,10 @@ class Service:
 
     def drain(self) -> None:
         """Refuse new requests, let the running ones finish for `drain_seconds`, end the rest, stop all threads."""
-        with self._lock:
-            self._draining = True
-        give_up = self._clock() + self._settings.drain_seconds
+        give_up = self._refuse()
         while self._jobs and self._clock() < give_up and self._loop.alive:
             time.sleep(WATCH_SECONDS)
-        self._abort_all(Unavailable("the server is shutting down"))
+        self._abort_all(_shutting_down())
         self._workers.shutdown()
         if self._loop.alive:
             self._loop.close()
@@ -147,13 +146,33 @@ class Service:
         self._watcher.join()
         self._outbox.close()
 
+    def _refuse(self) -> float:
+        """Admit no more; returns when what still runs has to end."""
+        with self._lock:
+            if self._give_up is None:
+                self._give_up = self._clock() + self._settings.drain_seconds
+            return self._give_up
+
+    def _drain_if_asked(self) -> None:
+        """Triton 24.10 does not wait for decoupled requests when it is stopped. So gesso-serve asks here first, with a
+        file, and stops Triton when the answer, another file, says that every client has its reply.
+        """
+        if not self._settings.control or not (Path(self._settings.control) / DRAIN).exists():
+            return
+        if self._clock() > self._refuse():
+            self._abort_all(_shutting_down())
+        with self._lock:
+            idle = not self._jobs
+        if idle:
+            self._outbox.post((Path(self._settings.control) / DRAINED).touch)
+
     def _admit(self, job: Job) -> RequestError | None:
         settings = self._settings
         with self._lock:
             if not self.healthy():
                 return InternalError("the engine's loop is stuck or dead")
-            if self._draining:
-                return Unavailable("the server is shutting down")
+            if self._give_up is not None:
+                return _shutting_down()
             if len(self._jobs) >= settings.max_queue:
                 return Unavailable(f"the queue is full ({settings.max_queue} requests)")
             held = sum(other.input_bytes for other in self._jobs.values())
@@ -206,6 +225,7 @@ class Service:
                     job.end(InternalError("the engine's loop is stuck or dead"))
                 self._on_dead()
                 return
+            self._drain_if_asked()
             self._report_load(jobs)
             # With hundreds of jobs a round takes a while; rest at least twice as long as it took.
             self._closed.wait(max(WATCH_SECONDS, 2 * (self._clock() - started)))
@@ -220,6 +240,10 @@ class Service:
             job.abort(as_request_error(error))
 
     def _report_load(self, jobs: list[Job]) -> None:
-        running = [job for job in jobs if job.running]
+        running = [job for job in jobs if job.started]
         rows = sum(len(p.input_ids) * p.request.num_images_per_prompt for j in running if (p := j.prepared))
         self._outbox.post(lambda: self._metrics.load(rows, len(jobs) - len(running)))
+
+
+def _shutting_down() -> Unavailable:
+    return Unavailable("the server is shutting down")

@@ -9,6 +9,9 @@ from pathlib import Path
 
 from gesso_backend.errors import SettingsError
 
+# Files in the `control` folder: asked for by gesso-serve, and done by the service.
+DRAIN, DRAINED = "drain", "drained"
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -23,6 +26,7 @@ class Settings:
     threads: int = 0  # threads of the engine; 0: one per core
     stall_seconds: float = 600.0  # a network call longer than this counts as stuck
     drain_seconds: float = 20.0  # how long a stopping server lets running requests finish
+    control: str = ""  # a folder through which gesso-serve asks the model to drain; empty: nobody asks
 
     def __post_init__(self) -> None:
         if self.loop not in ("batched", "plain"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import http.client
 import os
 import re
@@ -16,16 +17,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gesso_backend.settings import DRAIN, DRAINED
+
 WATCH_SECONDS = 0.5
 UNREADY_ROUNDS = 3  # a model may miss a beat under load; a dead one misses all
 READY_SECONDS = 1800.0  # a large bundle is hashed and loaded before its model is ready
 BACK_OFF_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
-FORGIVEN_SECONDS = 600.0  # a Triton that lived this long starts again with a full row of tries
+FORGIVEN_SECONDS = 60.0  # a Triton that lived this long starts again with a full row of tries
+EXIT_SECONDS = 5  # what Triton gets to unload its models, drained as they are
+DRAIN_POLL_SECONDS = 0.05
+FLUSH_SECONDS = 0.2  # for the last replies, on their way through Triton to the network
 LAST_WORDS_SECONDS = 5.0  # for reading what a dead Triton still had to say
 
 # I1121 00:46:04.879820 3613 http_server.cc:4713] "Started HTTPService at 127.0.0.1:18000"
 TRITON_LINE = re.compile(r'^([IWEF])\d{4} [\d:.]+ \d+ \S+\] ?"?(.*?)"?$')
 LEVELS = {"I": "INFO", "W": "WARNING", "E": "ERROR", "F": "FATAL"}
+
+
+LIBC = ctypes.CDLL(None)
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 @dataclass(frozen=True)
@@ -43,6 +53,7 @@ class Supervisor:
         command: Sequence[str],
         env: Mapping[str, str],
         repository: Path,
+        control: Path,
         models: Sequence[str],
         ports: Ports,
         drain_seconds: float,
@@ -52,6 +63,7 @@ class Supervisor:
         self._command = command
         self._env = env
         self._repository = repository
+        self._control = control
         self._models = models
         self._ports = ports
         self._drain_seconds = drain_seconds
@@ -97,6 +109,7 @@ class Supervisor:
             text=True,
             errors="replace",
             start_new_session=True,  # a Ctrl-C here must not reach Triton before it is drained
+            preexec_fn=_end_with_parent,
         )
         self._log_thread = threading.Thread(target=self._forward_log, args=(process,), daemon=True)
         self._log_thread.start()
@@ -105,18 +118,18 @@ class Supervisor:
     def _watch(self, process: subprocess.Popen[str]) -> str | None:
         """None when asked to stop; else why Triton has to be started again."""
         give_up = time.monotonic() + READY_SECONDS
-        was_ready, missed = False, 0
+        self._ready, missed = False, 0
         while not self._stopping.wait(WATCH_SECONDS):
             if process.poll() is not None:
                 return f"Triton ended with status {process.returncode}"
-            if was_ready and (dead := [model for model in self._models if not self._has_process(model)]):
+            if self._ready and (dead := [model for model in self._models if not self._has_process(model)]):
                 return f"the process of {dead[0]} is gone"
             if all(self._is_ready(model) for model in self._models):
                 missed = 0
-                if not was_ready:
-                    was_ready = True
+                if not self._ready:
+                    self._ready = True
                     self._announce()
-            elif was_ready:
+            elif self._ready:
                 missed += 1
                 if missed >= UNREADY_ROUNDS:
                     return "a model is no longer ready"
@@ -153,15 +166,17 @@ class Supervisor:
         self._say(f"  metrics  http://{host}:{ports.metrics}/metrics")
 
     def _end(self, process: subprocess.Popen[str], drain: bool) -> None:
-        """With `drain` SIGTERM, which has Triton finish what runs; then, and else, SIGKILL to all of its processes.
+        """With `drain` the models are asked to finish what runs, and Triton gets a SIGTERM; then, and else, SIGKILL to
+        all of its processes.
 
         A Triton that lost a model is not drained: it would wait for requests that nobody will answer.
         """
         if drain and process.poll() is None:
-            self._say("stopping Triton; running requests may finish")
+            self._say("stopping; running requests may finish")
+            self._drain(process)
             process.send_signal(signal.SIGTERM)
             try:
-                process.wait(self._drain_seconds + 15)
+                process.wait(EXIT_SECONDS + LAST_WORDS_SECONDS)
             except subprocess.TimeoutExpired:
                 self._say("Triton did not stop in time; killing it")
         with contextlib.suppress(ProcessLookupError):
@@ -170,6 +185,18 @@ class Supervisor:
         self._log_thread.join(LAST_WORDS_SECONDS)
         for region in Path("/dev/shm").glob(f"{shm_prefix()}*"):  # what a killed Triton leaves behind
             region.unlink(missing_ok=True)
+
+    def _drain(self, process: subprocess.Popen[str]) -> None:
+        """Ask every model to take no more and finish what it has; wait until all have, or the time is up."""
+        folders = [folder for folder in self._control.glob("*") if self._ready]
+        for folder in folders:
+            (folder / DRAIN).touch()
+        give_up = time.monotonic() + self._drain_seconds + LAST_WORDS_SECONDS
+        while time.monotonic() < give_up and process.poll() is None:
+            if all((folder / DRAINED).exists() for folder in folders):
+                time.sleep(FLUSH_SECONDS if folders else 0)
+                return
+            time.sleep(DRAIN_POLL_SECONDS)
 
     def _forward_log(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
@@ -191,6 +218,11 @@ def _runs(cmdline: Path, argument: bytes) -> bool:
     with contextlib.suppress(OSError):  # processes come and go
         return argument in cmdline.read_bytes().split(b"\0")
     return False
+
+
+def _end_with_parent() -> None:
+    """In the new process: have the kernel stop it when this one is killed, or it would keep the ports."""
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def shm_prefix() -> str:

@@ -9,7 +9,7 @@ import grpc
 import grpc.aio
 from tritonclient.grpc import service_pb2_grpc
 
-from gesso_client.errors import ConnectionFailed
+from gesso_client.errors import ConnectionFailed, GessoError
 from gesso_client.events import Response
 from gesso_client.request import Request
 from gesso_client.transport import Address
@@ -27,15 +27,22 @@ class GrpcAsyncTransport:
 
     async def run(self, request: Request) -> AsyncGenerator[Response, None]:
         rpc = self._stub().ModelStreamInfer(iter([messages.message(request)]), timeout=messages.timeout_s(request))
+        refused: GessoError | None = None
         try:
             async for reply in rpc:
-                response = messages.response(reply)
+                try:
+                    response = messages.response(reply)
+                except GessoError as error:  # read on to the end: grpc_sync.py says why
+                    refused = refused or error
+                    continue
                 if response is not None:
                     yield response
         except grpc.RpcError as error:
-            raise messages.typed(error, self._address) from error
+            raise refused or messages.typed(error, self._address) from error
         finally:
             rpc.cancel()
+        if refused is not None:
+            raise refused
 
     async def model_names(self) -> tuple[str, ...]:
         index = await self._ask("RepositoryIndex", messages.index_request())

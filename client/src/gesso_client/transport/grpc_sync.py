@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 from tritonclient.grpc import service_pb2_grpc
 
-from gesso_client.errors import ConnectionFailed
+from gesso_client.errors import ConnectionFailed, GessoError
 from gesso_client.events import Response
 from gesso_client.request import Request
 from gesso_client.transport import Address
@@ -22,13 +22,22 @@ class GrpcCall:
         self._address = address
 
     def __iter__(self) -> Iterator[Response]:
+        refused: GessoError | None = None
         try:
             for reply in self._rpc:
-                response = messages.response(reply)
+                try:
+                    response = messages.response(reply)
+                except GessoError as error:
+                    # Read on to the end, which is near: Triton 24.10 leaks a request whose stream is cancelled as it
+                    # ends, and then waits for it when it is stopped.
+                    refused = refused or error
+                    continue
                 if response is not None:
                     yield response
         except grpc.RpcError as error:
-            raise messages.typed(error, self._address) from error
+            raise refused or messages.typed(error, self._address) from error
+        if refused is not None:
+            raise refused
 
     def cancel(self) -> None:
         self._rpc.cancel()
