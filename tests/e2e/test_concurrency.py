@@ -140,7 +140,8 @@ def test_a_full_queue_answers_unavailable_at_once(serve: Serve, tiny_bundle: Pat
         assert time.monotonic() - started < 5  # the three have tens of seconds to go
         assert by_http.value.code == 503
         assert by_grpc.value.code == "UNAVAILABLE"
-        assert server.metric("gesso_requests_total", outcome="unavailable") == 4
+        # Each is counted just after its reply.
+        server.until(lambda: server.metric("gesso_requests_total", outcome="unavailable") == 4)
 
         running.pop().close()  # one place is free again
         server.until(lambda: server.metric("gesso_requests_total", outcome="cancelled") == 1)

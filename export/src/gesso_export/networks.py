@@ -107,7 +107,12 @@ class Network:
 
 
 def run(module: NetworkModule, inputs: Arrays) -> Array:
-    """What torch answers."""
-    with torch.inference_mode():
-        output: Array = module(*(torch.from_numpy(value) for value in inputs.values())).numpy()
+    """What torch answers, on one thread: on more, its last bits, and so the bundle's hash, depend on how many."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.inference_mode():
+            output: Array = module(*(torch.from_numpy(value) for value in inputs.values())).numpy()
+    finally:
+        torch.set_num_threads(threads)
     return output

@@ -53,7 +53,10 @@ class Exchange:
         """`read()`, within the deadline and with its errors mapped."""
         try:
             if self._socket is not None and self._ends is not None:
-                self._socket.settimeout(max(0.001, self._ends - self._clock()))
+                left = self._ends - self._clock()
+                if left <= 0:  # a timeout of nothing would mean none
+                    raise TimeoutError
+                self._socket.settimeout(left)
             data = read()
         except TimeoutError as error:
             raise DeadlineExceeded("the server did not answer in time") from error
