@@ -46,7 +46,7 @@ class Size:
     steps: int
 
 
-SIZES = (Size("tiny", "tiny", 20), Size("SD 1.5", "sd15", 8))
+SIZES = (Size("tiny", "tiny", 20), Size("SD 1.5", "sd15", 4))
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from gesso_backend.settings import Settings
 
 Arrays = dict[str, npt.NDArray[Any]]
 
+STEPS = 3  # of `inpaint`
 WAIT_SECONDS = 20.0  # how long anything in these tests may take before it counts as lost
 TOKENS = 8
 
@@ -195,12 +196,12 @@ class FakeClient:
     def __init__(self) -> None:
         self.events: list[Event] = []
         self.finals: list[RequestError | None] = []  # exactly one in the end
+        self.late: list[Event] = []  # what came after it: nothing ever should
         self.gone = False  # cancels
         self._answered = threading.Event()
 
     def send(self, event: Event) -> None:
-        assert not self.finals, "an event after the final reply"
-        self.events.append(event)
+        (self.late if self.finals else self.events).append(event)
 
     def close(self, error: RequestError | None) -> None:
         self.finals.append(error)
@@ -289,3 +290,20 @@ def until(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < give_up, "waited in vain"
         time.sleep(0.002)
+
+
+def inpaint(**values: Any) -> Arrays:
+    """A request that calls every network: text encoder, VAE encoder twice, STEPS steps, VAE decoder."""
+    return inputs(image=picture(32, 48), mask_image=hole(32, 48), num_inference_steps=STEPS, seed=11, **values)
+
+
+def expected(**values: Any) -> bytes:
+    """The bytes of `inpaint`'s picture on a server with nothing else to do."""
+    client = FakeClient()
+    with serving() as service:
+        service.submit(inpaint(**values), client)
+        return client.images()[0].tobytes()
+
+
+def code(error: RequestError | None) -> str:
+    return "OK" if error is None else error.code

@@ -268,6 +268,25 @@ def test_a_failed_image_ends_the_whole_request_and_frees_its_other_rows() -> Non
     assert len(decoded) == 1
 
 
+def test_nothing_is_said_after_a_requests_error() -> None:
+    """Guards the final reply against the request's other images, whose steps were part of the same call."""
+    engines = FakeEngines()
+    unet = engines["unet"]
+
+    def first_image_breaks(**arrays: Any) -> Arrays:
+        outputs = unet(**arrays)
+        if len(arrays["timestep"]) == 4:
+            outputs["noise_pred"][:2] = np.nan
+        return outputs
+
+    engines["unet"] = first_image_breaks
+    request = inputs(num_images_per_prompt=2, num_inference_steps=3)
+    (client,), _ = run([request], engines=engines)
+    assert client.wait() is not None
+    assert engines.rows("unet") == [4]  # both images were in the call, and neither in another
+    assert client.late == []
+
+
 def test_a_queue_of_mixed_shapes_makes_progress() -> None:
     """Guards against a shape that is never scheduled: twelve sizes at once, all end."""
     sizes = [(height, width) for height in (16, 32, 48) for width in (16, 40, 64, 80)]

@@ -218,14 +218,15 @@ def test_the_border_of_the_picture_is_no_edge() -> None:
 # Compositing
 
 
-@given(st.integers(0, 255), st.integers(0, 255), st.integers(0, 255))
-def test_compositing_is_the_rounded_blend(original: int, painted: int, alpha: int) -> None:
-    """Guards the integer formula against the one in floats; ties cannot occur, 255 being odd."""
-    result = masks.composite(
-        np.full((1, 1, 3), original, np.uint8), np.full((1, 1, 3), painted, np.uint8), np.array([[alpha]], np.uint8)
-    )
+@pytest.mark.parametrize("original", [0, 1, 100, 127, 128, 254, 255])
+def test_compositing_is_the_rounded_blend(original: int) -> None:
+    """Guards the integer formula against the one in floats, at every painted level and every alpha; ties cannot occur,
+    255 being odd."""
+    painted, alpha = (levels.astype(np.uint8) for levels in np.mgrid[:256, :256])
+    result = masks.composite(np.full((256, 256, 3), original, np.uint8), np.stack([painted] * 3, axis=2), alpha)
     assert result.dtype == np.uint8
-    assert result.tolist() == [[[round((original * (255 - alpha) + painted * alpha) / 255)] * 3]]
+    blend = (original * (255.0 - alpha) + painted * alpha.astype(np.float64)) / 255
+    np.testing.assert_array_equal(result, np.stack([np.rint(blend)] * 3, axis=2))
 
 
 def test_compositing_keeps_both_ends_to_the_byte() -> None:

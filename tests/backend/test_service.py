@@ -1,59 +1,32 @@
-"""Requests from the door to the last reply: cancels, deadlines, bounds, draining, death; one reply in every case."""
+"""Requests from the door to the last reply: what a client hears, who is let in, and who is not let down."""
 
 from __future__ import annotations
 
 import json
-import random
-import threading
 from collections import Counter
-from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pytest
 
 from backend.fakes import (
-    WAIT_SECONDS,
+    STEPS,
     Arrays,
     FakeClient,
     FakeClock,
     FakeEngines,
-    FakeTokenizer,
     Gate,
-    hole,
+    code,
+    expected,
+    inpaint,
     inputs,
     picture,
     serving,
     until,
 )
-from gesso_backend import service as services
-from gesso_backend.errors import InternalError, RequestError, Unavailable
+from gesso_backend.errors import RequestError
 from gesso_backend.events import Event
 from gesso_backend.metrics import NoMetrics
-from gesso_backend.settings import DRAIN, DRAINED
 
-# Such a loop ends by SystemExit, the one exception that nothing else in a process minds.
-DEADLY = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 BOTH_LOOPS = pytest.mark.parametrize("loop", ["batched", "plain"])
-STEPS = 3
-
-
-def inpaint(**values: Any) -> Arrays:
-    """A request that calls every network: text encoder, VAE encoder twice, STEPS steps, VAE decoder."""
-    return inputs(image=picture(32, 48), mask_image=hole(32, 48), num_inference_steps=STEPS, seed=11, **values)
-
-
-def expected(**values: Any) -> bytes:
-    """The picture of `inpaint` on a server with nothing else to do."""
-    client = FakeClient()
-    with serving() as service:
-        service.submit(inpaint(**values), client)
-        return client.images()[0].tobytes()
-
-
-def code(error: RequestError | None) -> str:
-    return "OK" if error is None else error.code
 
 
 # What a client hears
@@ -127,190 +100,6 @@ def test_a_wrong_request_is_answered_without_touching_the_engines() -> None:
     assert engines.calls == []
 
 
-# Cancelling
-
-
-@BOTH_LOOPS
-@pytest.mark.parametrize(
-    ("network", "nth"),
-    [("text_encoder", 1), ("vae_encoder", 1), ("vae_encoder", 2), ("unet", 1), ("unet", 2), ("unet", STEPS)],
-)
-def test_a_cancel_while_a_network_runs_ends_the_job_before_the_next_call(network: str, nth: int, loop: str) -> None:
-    """Guards cancellation in every phase, the last step included: at most the running call is finished."""
-    gate = Gate(network, nth)
-    engines, client, after = FakeEngines(gate), FakeClient(), FakeClient()
-    with serving(engines, settings={"loop": loop}) as service:
-        job = service.submit(inpaint(), client)
-        gate.wait()
-        client.gone = True
-        until(lambda: job.cause is not None)
-        assert client.finals == []  # the engine still holds its rows
-        gate.open()
-        assert code(client.wait()) == "CANCELLED"
-        service.submit(inpaint(), after)
-        assert after.images()[0].tobytes() == expected()
-    calls = {"text_encoder": 1, "vae_encoder": 2, "unet": STEPS, "vae_decoder": 1}
-    done = dict.fromkeys(calls, 0)
-    for name, total in calls.items():
-        done[name] = nth if name == network else total
-        if name == network:
-            break
-    assert Counter(name for name, _ in engines.calls) == Counter(done) + Counter(calls)
-
-
-@BOTH_LOOPS
-def test_a_cancel_while_the_last_network_runs_comes_too_late(loop: str) -> None:
-    """Guards the end of a job whose picture is done: still exactly one reply, and it is the picture."""
-    gate, client = Gate("vae_decoder"), FakeClient()
-    with serving(FakeEngines(gate), settings={"loop": loop}) as service:
-        job = service.submit(inpaint(), client)
-        gate.wait()
-        client.gone = True
-        until(lambda: job.cause is not None)
-        gate.open()
-        assert code(client.wait()) in ("OK", "CANCELLED")
-        assert [event.event for event in client.events].count("image") == (client.finals == [None])
-
-
-class Slow(FakeClient):
-    """Holds the outbox at its first event."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.reading, self.read = threading.Event(), threading.Event()
-
-    def send(self, event: Event) -> None:
-        self.reading.set()
-        assert self.read.wait(WAIT_SECONDS)
-        super().send(event)
-
-
-def test_a_cancel_while_the_picture_is_composited_is_one_reply() -> None:
-    """Guards the race between a job's end in the outbox and a cancel from the watch."""
-    client, neighbour = Slow(), FakeClient()
-    engines = FakeEngines()
-    with serving(engines) as service:
-        job = service.submit(inpaint(), client)
-        until(lambda: engines.rows("vae_decoder"))  # the loop is through with it, its client has read nothing
-        service.submit(inpaint(), neighbour)
-        client.gone = True
-        until(lambda: job.cause is not None)
-        client.read.set()
-        assert code(client.wait()) == "OK"
-        assert client.images()[0].tobytes() == neighbour.images()[0].tobytes()
-        assert not service.cancel(job.id)
-
-
-@BOTH_LOOPS
-def test_a_cancel_in_the_queue_is_answered_while_another_request_runs(loop: str) -> None:
-    """Guards the waiting: who cancels in the queue must not wait for a place first, nor be computed afterwards."""
-    gate = Gate("text_encoder")
-    engines, running, waiting = FakeEngines(gate), FakeClient(), FakeClient()
-    with serving(engines, settings={"loop": loop}) as service:
-        service.submit(inpaint(), running)
-        gate.wait()
-        service.submit(inpaint(prompt="b"), waiting)
-        waiting.gone = True
-        assert code(waiting.wait()) == "CANCELLED"
-        assert running.finals == []
-        gate.open()
-        assert running.images()[0].tobytes() == expected()
-    assert len(engines.rows("unet")) == STEPS
-
-
-class HeldTokenizer(FakeTokenizer):
-    def __init__(self) -> None:
-        self.reached, self.open = threading.Event(), threading.Event()
-
-    def encode(self, prompt: str) -> tuple[npt.NDArray[np.int64], str]:
-        self.reached.set()
-        assert self.open.wait(WAIT_SECONDS)
-        return super().encode(prompt)
-
-
-@BOTH_LOOPS
-def test_a_cancel_while_it_is_prepared_is_answered_at_once(loop: str) -> None:
-    """Guards against a prepared job entering the loop after its end."""
-    tokenizer, engines, client, after = HeldTokenizer(), FakeEngines(), FakeClient(), FakeClient()
-    with serving(engines, tokenizer=tokenizer, settings={"loop": loop}) as service:
-        service.submit(inpaint(), client)
-        assert tokenizer.reached.wait(WAIT_SECONDS)
-        client.gone = True
-        assert code(client.wait()) == "CANCELLED"
-        service.submit(inpaint(), after)
-        tokenizer.open.set()
-        assert after.images()[0].tobytes() == expected()
-    assert len(engines.rows("unet")) == STEPS
-
-
-@BOTH_LOOPS
-def test_cancelling_twice_is_cancelling_once(loop: str) -> None:
-    """Guards the second final reply that a doubled cancel once meant elsewhere; and cancels by id, as inpaint_once."""
-    gate, client = Gate("unet"), FakeClient()
-    with serving(FakeEngines(gate), settings={"loop": loop}) as service:
-        service.submit(inpaint(), client, job_id="mine")
-        gate.wait()
-        assert service.cancel("mine")
-        assert service.cancel("mine")
-        client.gone = True
-        gate.open()
-        assert code(client.wait()) == "CANCELLED"
-        assert not service.cancel("mine")
-        assert not service.cancel("never was")
-    assert len(client.finals) == 1
-
-
-def test_a_cancel_frees_its_rows_for_the_neighbours() -> None:
-    """Guards the point of cancelling: the next call is smaller, and the neighbour's picture the same."""
-    gate = Gate("unet", nth=2)
-    engines, stays, leaves = FakeEngines(gate), FakeClient(), FakeClient()
-    with serving(engines) as service:
-        service.submit(inpaint(), stays)
-        job = service.submit(inpaint(prompt="b", num_images_per_prompt=3), leaves)
-        gate.wait()
-        leaves.gone = True
-        until(lambda: job.cause is not None)
-        held = len(engines.rows("unet"))
-        gate.open()
-        assert code(leaves.wait()) == "CANCELLED"
-        assert stays.images()[0].tobytes() == expected()
-    assert set(engines.rows("unet")[held + 1 :]) == {2}
-
-
-# Deadlines
-
-
-@BOTH_LOOPS
-def test_a_deadline_ends_a_running_request_at_the_next_step(loop: str) -> None:
-    """Guards the client that gave up: its rows are freed, and it is told why."""
-    gate, clock = Gate("unet", 2), FakeClock()
-    engines, client = FakeEngines(gate), FakeClient()
-    with serving(engines, settings={"loop": loop}, clock=clock) as service:
-        job = service.submit(inpaint(), client, timeout=5.0)
-        gate.wait()
-        clock.now += 5.0
-        assert job.cause is None  # it passes after its last instant, not at it
-        clock.now += 0.5
-        until(lambda: job.cause is not None)
-        gate.open()
-        assert str(client.wait()) == "DEADLINE: the request's time limit passed"
-    assert len(engines.rows("unet")) == 2
-
-
-@BOTH_LOOPS
-def test_a_deadline_ends_a_waiting_request_at_once(loop: str) -> None:
-    """Guards against a deadline that only counts once the request runs; the one before it has none."""
-    gate, clock, running, waiting = Gate("unet"), FakeClock(), FakeClient(), FakeClient()
-    with serving(FakeEngines(gate), settings={"loop": loop}, clock=clock) as service:
-        service.submit(inpaint(), running)
-        gate.wait()
-        service.submit(inpaint(), waiting, timeout=5.0)
-        clock.now += 6
-        assert code(waiting.wait()) == "DEADLINE"
-        gate.open()
-        assert running.wait() is None
-
-
 # Admission
 
 
@@ -325,6 +114,7 @@ def test_a_full_queue_answers_unavailable_at_once_and_recovers() -> None:
         assert clients[0].finals == clients[1].finals == []
         gate.open()
         assert clients[0].wait() is clients[1].wait() is None
+        until(lambda: not service._jobs)
         service.submit(inputs(), clients[3])
         assert clients[3].wait() is None
 
@@ -339,6 +129,7 @@ def test_the_pictures_in_the_queue_are_bounded_but_one_large_one_is_let_in() -> 
         assert str(refused.wait()) == "UNAVAILABLE: the queue is full (1 MiB of pictures)"
         gate.open()
         assert large.wait() is None
+        until(lambda: not service._jobs)
         service.submit(inputs(image=picture(16, 16), num_inference_steps=2), small)
         assert small.wait() is None
 
@@ -353,192 +144,6 @@ def test_two_requests_with_one_id_are_two_replies() -> None:
         assert service.cancel("same")
         gate.open()
         assert code(first.wait()) == "CANCELLED"
-
-
-# Draining
-
-
-def in_background(action: Any) -> threading.Thread:
-    thread = threading.Thread(target=action, daemon=True)
-    thread.start()
-    return thread
-
-
-def finished(thread: threading.Thread) -> bool:
-    thread.join(WAIT_SECONDS)
-    return not thread.is_alive()
-
-
-@BOTH_LOOPS
-def test_draining_finishes_what_runs_and_refuses_what_comes(loop: str) -> None:
-    """Guards a rolling restart: nobody's picture is lost, and newcomers are sent elsewhere."""
-    gate, running, late = Gate("unet"), FakeClient(), FakeClient()
-    with serving(FakeEngines(gate), settings={"loop": loop}) as service:
-        service.submit(inpaint(), running)
-        gate.wait()
-        drain = in_background(service.drain)
-        until(lambda: service._give_up is not None)
-        service.submit(inpaint(), late)
-        assert str(late.wait()) == "UNAVAILABLE: the server is shutting down"
-        gate.open()
-        assert running.images()[0].tobytes() == expected()
-        assert finished(drain)
-        service.drain = lambda: None  # type: ignore[method-assign]  # once is enough
-
-
-@BOTH_LOOPS
-def test_draining_gives_up_on_those_who_take_too_long(loop: str) -> None:
-    """Guards shutdown against the longest request: running and waiting ones are told to try elsewhere."""
-    gate, running, waiting = Gate("unet"), FakeClient(), FakeClient()
-    with serving(FakeEngines(gate), settings={"loop": loop, "drain_seconds": 0}) as service:
-        job = service.submit(inpaint(), running)
-        gate.wait()
-        service.submit(inpaint(), waiting)
-        drain = in_background(service.drain)
-        assert str(waiting.wait()) == "UNAVAILABLE: the server is shutting down"
-        until(lambda: job.cause is not None)
-        gate.open()
-        assert isinstance(running.wait(), Unavailable)
-        assert finished(drain)
-        service.drain = lambda: None  # type: ignore[method-assign]
-
-
-def test_draining_can_be_asked_for_with_a_file_and_is_answered_with_one(tmp_path: Path) -> None:
-    """Guards gesso-serve's way in: Triton 24.10 does not wait for decoupled requests, so the model has to before it."""
-    gate, running, late = Gate("unet"), FakeClient(), FakeClient()
-    with serving(FakeEngines(gate), settings={"control": str(tmp_path)}) as service:
-        service.submit(inpaint(), running)
-        gate.wait()
-        (tmp_path / DRAIN).touch()
-        until(lambda: service._give_up is not None)
-        service.submit(inpaint(), late)
-        assert code(late.wait()) == "UNAVAILABLE"
-        assert not (tmp_path / DRAINED).exists()
-        gate.open()
-        until((tmp_path / DRAINED).exists)
-        assert running.images()[0].tobytes() == expected()
-
-
-def test_draining_by_file_gives_up_on_those_who_take_too_long(tmp_path: Path) -> None:
-    """Guards the answer: it comes in the end, when everybody has a reply."""
-    gate, running, waiting, clock = Gate("unet"), FakeClient(), FakeClient(), FakeClock()
-    settings = {"control": str(tmp_path), "loop": "plain", "drain_seconds": 5.0}
-    with serving(FakeEngines(gate), settings=settings, clock=clock) as service:
-        job = service.submit(inpaint(), running)
-        gate.wait()
-        service.submit(inpaint(), waiting)
-        (tmp_path / DRAIN).touch()
-        until(lambda: service._give_up is not None)
-        assert waiting.finals == []
-        clock.now += 6
-        assert code(waiting.wait()) == "UNAVAILABLE"
-        until(lambda: job.cause is not None)
-        assert not (tmp_path / DRAINED).exists()
-        gate.open()
-        assert code(running.wait()) == "UNAVAILABLE"
-        until((tmp_path / DRAINED).exists)
-
-
-# A loop that is stuck or dead
-
-
-def test_a_stuck_loop_fails_its_jobs_and_says_so_once() -> None:
-    """Guards clients against waiting for ever on a hung kernel; and a reply too many when it moves again after all."""
-    gate, clock, died = Gate("unet"), FakeClock(), threading.Event()
-    running, waiting, after = FakeClient(), FakeClient(), FakeClient()
-    deaths: list[bool] = []
-
-    def on_dead() -> None:
-        deaths.append(job.ended)
-        died.set()
-
-    with serving(FakeEngines(gate), clock=clock, on_dead=on_dead, settings={"stall_seconds": 60.0}) as service:
-        job = service.submit(inpaint(), running)
-        gate.wait()
-        service.submit(inpaint(), waiting)
-        clock.now += 59
-        assert service.healthy()
-        clock.now += 2
-        assert died.wait(WAIT_SECONDS)
-        assert not service.healthy()
-        for client in (running, waiting):
-            assert str(client.wait()) == "INTERNAL: the engine's loop is stuck or dead"
-        gate.open()
-        until(lambda: job.cause is not None or service._loop.pulse == clock.now)
-        service.submit(inpaint(), after)
-        assert code(after.wait()) == "INTERNAL"  # nobody watches any more, so nobody is let in
-    assert deaths == [True]
-    assert len(running.finals) == len(waiting.finals) == 1
-
-
-def test_a_job_admitted_while_death_is_being_found_is_failed_too() -> None:
-    """Guards a race once here: the watch failed the jobs it had last looked at; who came in since waited for ever."""
-    gate, clock, died = Gate("unet"), FakeClock(), threading.Event()
-    newcomer = FakeClient()
-
-    class Trigger(FakeClient):
-        """Asked by the watch whether it is gone, lets another in and then time pass."""
-
-        armed = False
-
-        def cancelled(self) -> bool:
-            if self.armed:
-                self.armed = False
-                service.submit(inpaint(), newcomer)
-                clock.now += 61
-            return False
-
-    with serving(FakeEngines(gate), clock=clock, on_dead=died.set, settings={"stall_seconds": 60.0}) as service:
-        trigger = Trigger()
-        service.submit(inpaint(), trigger)
-        gate.wait()
-        trigger.armed = True
-        assert died.wait(WAIT_SECONDS)
-        assert code(trigger.wait()) == "INTERNAL"
-        assert code(newcomer.wait()) == "INTERNAL"
-        gate.open()
-
-
-@DEADLY
-@BOTH_LOOPS
-def test_a_dead_loop_fails_its_jobs_and_refuses_newcomers(loop: str) -> None:
-    """Guards a loop that ends by something no engine error is: what waits is told, Triton is told."""
-    running, waiting, after, died = FakeClient(), FakeClient(), FakeClient(), threading.Event()
-    gate = Gate("unet")
-
-    def die(network: str, arrays: Arrays) -> None:
-        gate(network, arrays)
-        if network == "unet":
-            raise SystemExit
-
-    with serving(FakeEngines(die), settings={"loop": loop}, on_dead=died.set) as service:
-        service.submit(inpaint(), running)
-        gate.wait()
-        service.submit(inpaint(), waiting)
-        gate.open()
-        for client in (running, waiting):
-            assert isinstance(client.wait(), InternalError)
-        assert died.wait(WAIT_SECONDS)
-        assert not service.healthy()
-        service.submit(inpaint(), after)
-        assert str(after.wait()) == "INTERNAL: the engine's loop is stuck or dead"
-
-
-@DEADLY
-@BOTH_LOOPS
-def test_draining_after_the_loop_died_still_answers_everybody(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Guards a shutdown that comes before the watch has looked: the running job once got no reply at all."""
-    monkeypatch.setattr(services, "WATCH_SECONDS", WAIT_SECONDS)  # it looks once, at the start
-
-    def die(network: str, arrays: Arrays) -> None:
-        if network == "unet":
-            raise SystemExit
-
-    running = FakeClient()
-    with serving(FakeEngines(die), settings={"loop": loop}) as service:
-        service.submit(inpaint(), running)
-        until(lambda: not service._loop.alive)
-    assert code(running.wait()) == "UNAVAILABLE"
 
 
 # Clients that misbehave
@@ -601,81 +206,7 @@ def test_a_channel_that_cannot_be_asked_ends_only_its_own_job() -> None:
         assert good.wait() is None
 
 
-# Everything at once
-
-
-class Unreliable(FakeClient):
-    """Fails at its third event."""
-
-    def send(self, event: Event) -> None:
-        if len(self.events) == 2:
-            raise OSError("broken pipe")
-        super().send(event)
-
-
-def storm_request(rng: random.Random) -> Arrays:
-    size = rng.choice([(16, 16), (16, 32), (33, 17)])
-    values: dict[str, Any] = {
-        "prompt": rng.choice("abc"),
-        "seed": rng.randrange(5),
-        "num_inference_steps": rng.randint(2, 6),
-        "guidance_scale": rng.choice([1.0, 5.0]),
-        "scheduler": rng.choice(["ddim", "pndm", "euler_ancestral"]),
-        "num_images_per_prompt": rng.choice([1, 1, 3]),
-        "preview_every": rng.choice([0, 2]),
-    }
-    if rng.random() < 0.6:
-        values |= {"image": picture(*size), "mask_image": hole(*size) if rng.random() < 0.7 else None}
-    if rng.random() < 0.1:
-        values |= {"scheduler": "none such"}
-    return inputs(**values)
-
-
-@BOTH_LOOPS
-@pytest.mark.parametrize("seed", range(3))
-def test_a_storm_of_requests_cancels_and_failures_is_one_reply_each(seed: int, loop: str) -> None:
-    """Guards the promise everything else rests on, where its parts meet: sixty jobs of every fate, each ended exactly
-    once, nothing left behind, and whoever got a picture got their own."""
-    rng = random.Random(seed)
-    trouble = random.Random(seed + 1)  # used by the loop's thread alone
-
-    def fail(network: str, arrays: Arrays) -> None:
-        if trouble.random() < 0.02:
-            raise RuntimeError("bad luck")
-
-    outcomes: Counter[str] = Counter()
-
-    class Outcomes(NoMetrics):
-        def request(self, outcome: str) -> None:
-            outcomes[outcome] += 1
-
-    requests = [storm_request(rng) for _ in range(60)]
-    clients = [rng.choice([FakeClient, FakeClient, FakeClient, Unreliable])() for _ in requests]
-    with serving(
-        FakeEngines(fail), settings={"loop": loop, "max_queue": 50, "max_rows": 4}, metrics=Outcomes()
-    ) as service:
-        for number, (request, client) in enumerate(zip(requests, clients, strict=True)):
-            job = service.submit(request, client, timeout=rng.choice([None, None, 0.0, 0.05]), job_id=str(number))
-            match rng.randrange(6):
-                case 0:
-                    client.gone = True
-                case 1:
-                    service.cancel(str(rng.randrange(number + 1)))
-                case 2:
-                    until(lambda job=job: job.ended or job.started)  # type: ignore[misc]
-        replies = [client.wait() for client in clients]
-        assert service._jobs == {}
-    assert all(len(client.finals) == 1 for client in clients)
-    assert Counter(code(reply).lower() for reply in replies) == outcomes
-    assert outcomes["ok"] >= 5
-    assert outcomes["cancelled"] >= 3
-    quiet = FakeEngines()
-    with serving(quiet) as service:
-        for request, client, reply in zip(requests, clients, replies, strict=True):
-            if reply is None:
-                alone = FakeClient()
-                service.submit(request, alone)
-                assert [image.tobytes() for image in client.images()] == [i.tobytes() for i in alone.images()]
+# Metrics
 
 
 def test_load_is_told_and_falls_back_to_nothing() -> None:
