@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -39,15 +40,8 @@ TARGET = "target"  # model parameter of inpaint_once: the model it is a shim ove
 LAST_WORDS_SECONDS = 1.0  # between failing the jobs of a dead loop and leaving the process
 
 
-class InpaintModel:
-    """The whole denoising loop as one decoupled model."""
-
-    def initialize(self, args: Mapping[str, str]) -> None:
-        _log_to_stderr(args["model_name"])
-        parameters = _model_parameters(args)
-        parameters.pop(DESCRIPTION, None)
-        metrics = TritonMetrics(pb_utils.MetricFamily, args["model_name"])
-        self._service = Service.load(Settings.from_parameters(parameters), metrics, on_dead=_leave)
+class AnsweringModel(ABC):
+    """A model that takes every request at once and answers it later, through its channel."""
 
     def execute(self, requests: list[Any]) -> None:
         for request in requests:
@@ -56,6 +50,21 @@ class InpaintModel:
                 self._accept(request, channel)
             except Exception as error:
                 channel.close(error if isinstance(error, RequestError) else InternalError(str(error)))
+
+    @abstractmethod
+    def _accept(self, request: Any, channel: TritonChannel) -> None:
+        """Begin on one request; what is raised is its answer."""
+
+
+class InpaintModel(AnsweringModel):
+    """The whole denoising loop as one decoupled model."""
+
+    def initialize(self, args: Mapping[str, str]) -> None:
+        _log_to_stderr(args["model_name"])
+        parameters = _model_parameters(args)
+        parameters.pop(DESCRIPTION, None)
+        metrics = TritonMetrics(pb_utils.MetricFamily, args["model_name"])
+        self._service = Service.load(Settings.from_parameters(parameters), metrics, on_dead=_leave)
 
     def _accept(self, request: Any, channel: TritonChannel) -> None:
         parameters = json.loads(request.parameters() or "{}")
@@ -120,7 +129,7 @@ class TritonChannel:
             return not self._closed and bool(self._sender.is_cancelled())
 
 
-class InpaintOnceModel:
+class InpaintOnceModel(AnsweringModel):
     """A shim over `inpaint`: forwards the request, answers with its image. Many requests wait at once.
 
     A cancel does not cross Triton's BLS, so a watch thread looks for it and tells `inpaint` by the job's id.
@@ -135,14 +144,6 @@ class InpaintOnceModel:
         self._closed = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="gesso-watch", daemon=True)
         self._watcher.start()
-
-    def execute(self, requests: list[Any]) -> None:
-        for request in requests:
-            channel = TritonChannel(request.get_response_sender())
-            try:
-                self._accept(request, channel)
-            except Exception as error:
-                channel.close(error if isinstance(error, RequestError) else InternalError(str(error)))
 
     def _accept(self, request: Any, channel: TritonChannel) -> None:
         parameters = json.loads(request.parameters() or "{}")
