@@ -55,7 +55,7 @@ def test_the_shims_are_one_line(model: str, shim: str) -> None:
     """Guards against logic where no test reaches it."""
     (line,) = (ROOT / "model_repository" / model / "1" / "model.py").read_text().splitlines()
     assert line.startswith(f"from gesso_backend.triton_model import {shim} as TritonPythonModel")
-    assert f"class {shim}:" in (ROOT / "python_backend/src/gesso_backend/triton_model.py").read_text()
+    assert f"\nclass {shim}(" in (ROOT / "python_backend/src/gesso_backend/triton_model.py").read_text()
 
 
 def test_no_name_is_one_that_triton_keeps_for_itself(config: Any) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from gesso_backend import mask as masks
 from gesso_backend.denoise import Preview, Progress
-from gesso_backend.errors import RequestError, as_request_error
+from gesso_backend.errors import DeadlineExceeded, RequestError, as_request_error
 from gesso_backend.events import Channel, Event
 from gesso_backend.finish import enlarge, paint
 from gesso_backend.mask import Pixels
@@ -47,7 +47,7 @@ class Job:
         self.channel = channel
         self.deadline = deadline
         self.prepared: Prepared | None = None
-        self.cause: RequestError | None = None  # why it has to end early; set once
+        self._cause: RequestError | None = None
         self.input_bytes = sum(array.nbytes for array in inputs.values())
         self._outbox = outbox
         self._metrics = metrics
@@ -66,6 +66,14 @@ class Job:
     @property
     def ended(self) -> bool:
         return self._ended
+
+    @property
+    def cause(self) -> RequestError | None:
+        """Why it has to end early; set once, and by the deadline's passing too, whoever looks first."""
+        with self._lock:
+            if self._cause is None and self.deadline is not None and self._clock() > self.deadline:
+                self._cause = DeadlineExceeded("the request's time limit passed")
+            return self._cause
 
     @property
     def started(self) -> bool:
@@ -91,8 +99,8 @@ class Job:
     def abort(self, error: RequestError) -> None:
         """Have the job end with `error`, unless it has ended or is being ended."""
         with self._lock:
-            if self.cause is None:
-                self.cause = error
+            if self._cause is None:
+                self._cause = error
             waiting = not self._taken
         if waiting:
             self.end(error)

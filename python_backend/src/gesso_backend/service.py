@@ -23,7 +23,6 @@ from gesso_backend.bundle import Bundle
 from gesso_backend.engines import Engine
 from gesso_backend.errors import (
     Cancelled,
-    DeadlineExceeded,
     InternalError,
     RequestError,
     Unavailable,
@@ -232,10 +231,11 @@ class Service:
 
     def _look_at(self, job: Job) -> None:
         try:
-            if job.deadline is not None and self._clock() > job.deadline:
-                job.abort(DeadlineExceeded("the request's time limit passed"))
-            elif job.cause is None and job.channel.cancelled():
-                job.abort(Cancelled("the client cancelled"))
+            cause = job.cause
+            if cause is None and job.channel.cancelled():
+                cause = Cancelled("the client cancelled")
+            if cause is not None:
+                job.abort(cause)
         except Exception as error:  # a channel that cannot be asked ends its own job, not the watch
             job.abort(as_request_error(error))
 
