@@ -10,12 +10,12 @@ RUN := $(VENV)/bin/python
 PREFLIGHT := python_backend/src/gesso_backend/preflight.py
 PIP := $(VENV)/bin/pip install --quiet --disable-pip-version-check
 DEV := pytest hypothesis ruff mypy
-BUNDLE ?= bundles/demo
+BUNDLE ?= bundles/little-world
 
 
 help:  ## print this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | while IFS=$$'\t' read -r target text; do \
-		printf '  make %-12s %s\n' "$$target" "$$text"; done
+		printf '  make %-18s %s\n' "$$target" "$$text"; done
 
 setup: $(VENV)/ready  ## virtual environment, pinned packages and Triton (every other target does this first)
 
@@ -30,7 +30,7 @@ $(VENV)/ready: constraints.txt $(PREFLIGHT) $(wildcard */pyproject.toml)
 	@$(VENV)/bin/gesso-serve --install-triton
 	@touch $@
 
-demo: setup  ## inpaint a photograph through a real Triton server, and show it
+demo: setup  ## add, replace and remove a thing in a picture, through a real Triton server
 	@$(RUN) examples/demo.py --bundle $(BUNDLE)
 
 test: setup  ## all tests but the slow ones, real Triton included
@@ -51,8 +51,18 @@ format: setup  ## let ruff rewrite the code
 bench: setup  ## the numbers of docs/benchmarks.md, measured here (about half an hour)
 	@$(RUN) benchmarks/bench.py
 
+readme-images: setup  ## the pictures that the README opens with
+	@$(RUN) examples/demo.py --out docs/images
+
+train-demo-model: setup  ## train the shipped model from nothing (hours on 2 cores; stop and go on at will)
+	@$(RUN) -m training.train
+
+eval-demo-model: setup  ## the shipped model against its bars, into docs/demo-model.md
+	@$(PIP) -c constraints.txt opencv-python-headless
+	@$(RUN) -m training.evaluation.evaluate
+
 clean:  ## remove what the targets made, but not the Triton in the user's cache
 	rm -rf $(VENV) bundles checkpoints demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	rm -rf {client,python_backend,export}/src/*.egg-info
 
-.PHONY: help setup demo test test-slow lint format bench clean
+.PHONY: help setup demo test test-slow lint format bench readme-images train-demo-model eval-demo-model clean

@@ -1,7 +1,7 @@
-"""The whole of gesso in one command (`make demo`): bundle, Triton, one job through the SDK, a picture to look at.
+"""The whole of gesso in one command (`make demo`): bundle, Triton, jobs through the SDK, pictures to look at.
 
-Without a bundle of your own it makes one from random weights: what is painted is then noise, and what is shown is that
-everything around it works. `make demo BUNDLE=path` serves a real one.
+With the model that gesso ships it adds, replaces and removes a thing in a landscape. That model knows only such
+landscapes; `make demo BUNDLE=path` serves your own, and repaints a photograph.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
@@ -25,27 +26,44 @@ from gesso_client.pictures import image_pixels, open_picture
 
 HERE = Path(__file__).parent
 BIN = Path(sys.executable).parent
-PROMPT = "a hot air balloon in the evening sky"
+SHIPPED = Path("bundles/little-world")  # made from examples/little-world
 START_SECONDS = 120
+
+
+@dataclass(frozen=True)
+class Edit:
+    name: str
+    image: Path
+    mask: Path
+    prompt: str
+    guidance_scale: float
+
+
+LANDSCAPE = HERE / "landscape.png"
+EDITS = (
+    Edit("add", LANDSCAPE, HERE / "landscape-sky.png", "a red balloon", 3.0),
+    Edit("replace", LANDSCAPE, HERE / "landscape-tree.png", "a blue house", 3.0),
+    Edit("remove", LANDSCAPE, HERE / "landscape-tree.png", "a beach by the sea on a clear day", 2.0),
+)
+PHOTOGRAPH = Edit("edit", HERE / "rocket.jpg", HERE / "rocket-mask.png", "a hot air balloon in the evening sky", 7.5)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--bundle", type=Path, default=Path("bundles/demo"))
-    parser.add_argument("--image", type=Path, default=HERE / "rocket.jpg")
-    parser.add_argument("--mask", type=Path, default=HERE / "rocket-mask.png")
-    parser.add_argument("--prompt", default=PROMPT)
+    parser.add_argument("--bundle", type=Path, default=SHIPPED)
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("demo"))
     options = parser.parse_args()
     try:
-        random_weights = make_bundle(options.bundle)
-        inpaint(options)
+        export_shipped(options.bundle)
+        edits = EDITS if options.bundle == SHIPPED else (PHOTOGRAPH,)
+        with serve(options.bundle) as url, Client(url) as client:
+            for edit in edits:
+                inpaint(client, edit, options.steps, options.seed, options.out)
     except (GessoError, DemoError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
-    if random_weights:
-        print("This bundle has random weights, so the mask is filled with noise; serve your own: make demo BUNDLE=path")
     return 0
 
 
@@ -53,41 +71,44 @@ class DemoError(Exception):
     pass
 
 
-def make_bundle(bundle: Path) -> bool:
-    """Build the bundle of random weights unless there is one; True if `bundle` is such a one."""
-    checkpoint = Path("checkpoints") / bundle.name
-    if not bundle.exists():
-        if bundle != Path("bundles/demo"):
-            raise DemoError(f"{bundle} does not exist; gesso-export makes bundles")
-        print("making a tiny checkpoint with random weights and exporting it (once)")
-        run([sys.executable, str(HERE / "random_checkpoint.py"), str(checkpoint), "--preset", "tiny"])
-        run([str(BIN / "gesso-export"), str(checkpoint), "--out", str(bundle)])
-    return bundle == Path("bundles/demo")
+def export_shipped(bundle: Path) -> None:
+    """Make the bundle of the shipped model unless it is there."""
+    if bundle.exists():
+        return
+    if bundle != SHIPPED:
+        raise DemoError(f"{bundle} does not exist; gesso-export makes bundles")
+    print(f"exporting examples/{SHIPPED.name} (once)")
+    run([str(BIN / "gesso-export"), str(HERE / SHIPPED.name), "--out", str(bundle)])
 
 
-def inpaint(options: argparse.Namespace) -> None:
-    with serve(options.bundle) as url, Client(url) as client:
-        print(f"repainting {options.image.name}: {options.prompt!r}, {options.steps} steps")
-        bar = ProgressBar(sys.stdout)
-        picture: ImageEvent | None = None
-        for event in client.stream(
-            options.image, options.mask, options.prompt, num_inference_steps=options.steps, seed=0
-        ):
-            if isinstance(event, Progress):
-                bar.show(event)
-            elif isinstance(event, ImageEvent):
-                picture = event
-        bar.close()
-        assert picture is not None, "a stream without an error ends with an image"
-        options.out.mkdir(parents=True, exist_ok=True)
-        path = options.out / "input-mask-output.png"
-        # The photograph as the client sent it: upright and in sRGB, whatever profile its file is in.
-        sent = Image.fromarray(image_pixels(open_picture(options.image, "image")))
-        side_by_side(sent, Image.open(options.mask), picture.image).save(path)
-        print("\n".join(f"  {stage:13} {ms:9.1f} ms" for stage, ms in picture.report["timings_ms"].items()))
-        print(f"  {'total':13} {picture.report['total_ms']:9.1f} ms")
-        print(f"pixels changed outside the mask: {picture.report['changed_outside_mask']}")
-    print(f"wrote {path}")
+def inpaint(client: Client, edit: Edit, steps: int, seed: int, out: Path) -> None:
+    """Submit one job, show its progress, and write `out/NAME.png`: input | mask | output."""
+    print(f"{edit.name}: {edit.prompt!r} in {edit.image.name}, {steps} steps")
+    bar = ProgressBar(sys.stdout)
+    picture: ImageEvent | None = None
+    for event in client.stream(
+        edit.image,
+        edit.mask,
+        edit.prompt,
+        num_inference_steps=steps,
+        guidance_scale=edit.guidance_scale,
+        seed=seed,
+    ):
+        if isinstance(event, Progress):
+            bar.show(event)
+        elif isinstance(event, ImageEvent):
+            picture = event
+    bar.close()
+    assert picture is not None, "a stream without an error ends with an image"
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / f"{edit.name}.png"
+    # The picture as the client sent it: upright and in sRGB, whatever profile its file is in.
+    sent = Image.fromarray(image_pixels(open_picture(edit.image, "image")))
+    side_by_side(sent, Image.open(edit.mask), picture.image).save(path)
+    stages = ", ".join(f"{stage} {ms:.0f} ms" for stage, ms in picture.report["timings_ms"].items())
+    print(f"  {picture.report['total_ms']:.0f} ms: {stages}")
+    print(f"  pixels changed outside the mask: {picture.report['changed_outside_mask']}")
+    print(f"  wrote {path}")
 
 
 @contextmanager
@@ -137,7 +158,7 @@ def side_by_side(*pictures: Image.Image) -> Image.Image:
     return sheet
 
 
-def run(command: list[str]) -> None:
+def run(command: Sequence[str]) -> None:
     if subprocess.run(command).returncode != 0:
         raise DemoError(f"{Path(command[0]).name} failed")
 

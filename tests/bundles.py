@@ -18,6 +18,8 @@ import pytest
 
 from random_checkpoint import make_checkpoint
 
+LITTLE_WORLD = Path(__file__).parent.parent / "examples" / "little-world"
+
 # The smallest networks that still have every kind of layer: for tests that export a bundle of their own.
 MICRO: dict[str, Any] = {"unet_channels": [32], "vae_channels": [16, 16], "text_layers": 1, "sample_size": 16}
 
@@ -39,15 +41,25 @@ def checkpoint(root: Path, **options: Any) -> Path:
 
 def export(root: Path, *, precision: str = "fp32", **options: Any) -> tuple[Path, Path]:
     """(checkpoint directory, bundle directory) for these options of `make_checkpoint`, under `root`."""
+    source = checkpoint(root, **options)
+    return source, _export(source, root / f"bundle-{precision}-{_key(options)}", precision)
+
+
+def export_little_world(root: Path) -> Path:
+    """The bundle of the model that gesso ships, under `root`."""
+    files = sorted(file for file in LITTLE_WORLD.rglob("*") if file.suffix in (".json", ".txt", ".safetensors"))
+    contents = hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files))
+    return _export(LITTLE_WORLD, root / f"little-world-{contents.hexdigest()[:12]}", "fp32")
+
+
+def _export(source: Path, folder: Path, precision: str) -> Path:
     from gesso_export.checkpoint import open_checkpoint
     from gesso_export.export import export as export_bundle
 
-    source = checkpoint(root, **options)
-    folder = root / f"bundle-{precision}-{_key(options)}"
     with _lock(folder):
         if not folder.exists():  # a bundle is visible only when it is whole
             export_bundle(open_checkpoint(source, source.name), folder, precision=precision)
-    return source, folder
+    return folder
 
 
 def _key(options: dict[str, Any]) -> str:

@@ -38,6 +38,12 @@ def plain_bundle(gesso_bundles: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def little_world(gesso_bundles: Path) -> Path:
+    """The model that gesso ships: what it paints means something."""
+    return bundles.export_little_world(gesso_bundles)
+
+
+@pytest.fixture(scope="session")
 def serve(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Serve:
     """serve(bundle, *arguments, names={}): a context manager giving a ready Server, of which nothing is left after."""
     running = pytestconfig.stash.setdefault(RUNNING, [])
