@@ -15,7 +15,7 @@ BUNDLE ?= bundles/demo
 
 help:  ## print this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | while IFS=$$'\t' read -r target text; do \
-		printf '  make %-12s %s\n' "$$target" "$$text"; done
+		printf '  make %-18s %s\n' "$$target" "$$text"; done
 
 setup: $(VENV)/ready  ## virtual environment, pinned packages and Triton (every other target does this first)
 
@@ -51,8 +51,15 @@ format: setup  ## let ruff rewrite the code
 bench: setup  ## the numbers of docs/benchmarks.md, measured here (about half an hour)
 	@$(RUN) benchmarks/bench.py
 
+train-demo-model: setup  ## train the small model from nothing (hours on 2 cores; stop and go on at will)
+	@$(RUN) -m training.train
+
+eval-demo-model: setup  ## that model against its bars, through a real Triton server
+	@$(PIP) -c constraints.txt opencv-python-headless
+	@$(RUN) -m training.evaluation.evaluate
+
 clean:  ## remove what the targets made, but not the Triton in the user's cache
 	rm -rf $(VENV) bundles checkpoints demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	rm -rf {client,python_backend,export}/src/*.egg-info
 
-.PHONY: help setup demo test test-slow lint format bench clean
+.PHONY: help setup demo test test-slow lint format bench train-demo-model eval-demo-model clean
