@@ -59,7 +59,7 @@ train-demo-model: setup  ## train the shipped model from nothing (hours on 2 cor
 
 eval-demo-model: setup  ## the shipped model against its bars, into docs/demo-model.md
 	@$(PIP) -c constraints.txt opencv-python-headless
-	@$(RUN) -m training.evaluation.evaluate
+	@$(RUN) -m training.evaluation.evaluate --write
 
 clean:  ## remove what the targets made, but not the Triton in the user's cache
 	rm -rf $(VENV) bundles checkpoints demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
