@@ -19,6 +19,7 @@ from gesso_backend import bundle as bundles
 from gesso_backend.bundle import Bundle
 from gesso_backend.errors import RequestError
 from gesso_backend.events import Event
+from gesso_backend.samplers import SAMPLERS
 from gesso_backend.service import Service
 from gesso_backend.settings import Settings
 
@@ -53,7 +54,7 @@ def manifest(in_channels: int = 9) -> dict[str, Any]:
     files = [spec["file"] for spec in networks.values()] + ["tokenizer/tokenizer.json"]
     return copy.deepcopy(
         {
-            "schema_version": 1,
+            "schema_version": 2,
             "name": "fake",
             "family": "stable-diffusion",
             "networks": networks,
@@ -72,12 +73,17 @@ def manifest(in_channels: int = 9) -> dict[str, Any]:
                 "width": {"type": "int", "default": 48, "minimum": 16, "maximum": 256},
                 "num_inference_steps": {"type": "int", "default": 3, "minimum": 1, "maximum": 200},
                 "guidance_scale": {"type": "float", "default": 7.5, "minimum": 0.0, "maximum": 50.0},
+                "guidance_rescale": {"type": "float", "default": 0.0, "minimum": 0.0, "maximum": 1.0},
                 "strength": {"type": "float", "default": 1.0, "minimum": 0.0, "maximum": 1.0},
                 "seed": {"type": "int", "minimum": 0, "maximum": 2**63 - 1},
                 "scheduler": {
                     "type": "string", "default": "ddim",
-                    "choices": ["ddim", "pndm", "euler", "euler_ancestral", "dpmpp_2m", "dpmpp_2m_karras"],
+                    "choices": [name for name in SAMPLERS if not name.startswith("flow_")],
                 },
+                "timestep_spacing": {"type": "string", "choices": ["leading", "linspace", "trailing"]},
+                "timesteps": {"type": "ints", "minimum": 0, "maximum": 10000, "max_items": 200},
+                "sigmas": {"type": "floats", "minimum": 0.0, "maximum": 1000.0, "max_items": 201},
+                "eta": {"type": "float", "default": 0.0, "minimum": 0.0, "maximum": 1.0},
                 "num_images_per_prompt": {"type": "int", "default": 1, "minimum": 1, "maximum": 8},
                 "padding_mask_crop": {"type": "int", "minimum": -1, "maximum": 4096},
                 "mask_feather": {"type": "int", "default": 0, "minimum": 0, "maximum": 256},
@@ -265,6 +271,8 @@ def inputs(**values: Any) -> Arrays:
             continue
         if isinstance(value, np.ndarray):
             tensors[name] = value
+        elif isinstance(value, list):
+            tensors[name] = np.array(value, dtypes[type(value[0])])
         elif isinstance(value, str):
             tensors[name] = np.array([value.encode()], np.object_)
         else:

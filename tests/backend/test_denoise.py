@@ -8,8 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
 
 from backend.fakes import Arrays, FakeEngines, FakeTokenizer, fake_bundle, hole, inputs, picture
+from gesso_backend import denoise
 from gesso_backend.bundle import Bundle
 from gesso_backend.denoise import Call, Conditions, Preview, Progress, encode, preview_rgb, sample
 from gesso_backend.errors import InternalError
@@ -126,6 +129,15 @@ def test_each_step_has_the_timestep_and_scale_of_its_row() -> None:
         assert call.inputs["timestep"].dtype == np.float32
     start = NoiseStream(5).normal(SHAPE) * np.float32(prepared.plan.init_noise_sigma)
     np.testing.assert_array_equal(unet_calls(items)[0].inputs["sample"][:1], start * np.float32(steps[0].input_scale))
+
+
+def test_guidance_rescale_brings_the_spread_back_to_the_conditional_one() -> None:
+    """Guards section 3.4 of arXiv:2305.08891 as diffusers has it: standard deviations over all but the row axis."""
+    prediction = np.random.default_rng(0).standard_normal((2, 4, 5, 6), np.float32)
+    guided = prediction[:1] + np.float32(6) * (prediction[1:] - prediction[:1])
+    expected = rescale_noise_cfg(torch.from_numpy(guided), torch.from_numpy(prediction[1:]), guidance_rescale=0.7)
+    np.testing.assert_allclose(denoise._guide(prediction, 6.0, 0.7), expected.numpy(), rtol=1e-5)
+    np.testing.assert_array_equal(denoise._guide(prediction, 6.0, 0.0), guided)
 
 
 def test_guidance_is_unconditional_plus_scale_times_the_difference() -> None:

@@ -261,7 +261,8 @@ def run_diffusers(
     taken = inspect.signature(scheduler.step).parameters
     extra = {key: value for key, value in {"generator": generator, "eta": eta}.items() if key in taken}
     for i, timestep in enumerate(timesteps):
-        network_input = (scheduler.scale_model_input(x, timestep) if hasattr(scheduler, "scale_model_input") else x).numpy()
+        scale = getattr(scheduler, "scale_model_input", lambda x, timestep: x)
+        network_input = scale(x, timestep).numpy()
         output = torch.from_numpy(network(network_input.astype(np.float32), float(timestep))).to(dtype)
         result = scheduler.step(output, timestep, x, **extra)
         x, x0 = result.prev_sample, getattr(result, "pred_original_sample", None)
@@ -384,7 +385,7 @@ def test_any_flow_matching_config_is_followed_or_refused_for_cause(
 
 def assert_followed_or_fails(name: str, config: dict[str, Any], count: int, strength: float, **ask: Any) -> None:
     if int(count * strength) < 1:
-        with pytest.raises(ValueError, match=r"strength .* leaves no step|num_inference_steps"):
+        with pytest.raises(ValueError, match=r"strength: .* leaves no step|num_inference_steps: "):
             plan(name, config, count, strength, **ask)
         return
     try:
@@ -436,11 +437,14 @@ def test_own_sigmas_are_followed(name: str, chosen: set[int], strength: float, t
 @pytest.mark.parametrize(
     ("name", "ask", "message"),
     [
-        ("euler", {"eta": 0.5}, "eta: euler takes none; ddim, ddim_sgm_uniform, tcd do"),
-        ("pndm", {"timesteps": [900, 500]}, "timesteps: pndm takes none"),
-        ("euler_karras", {"timesteps": [900, 500]}, "timesteps: euler_karras takes none"),
-        ("heun", {"sigmas": [2.0, 1.0]}, "sigmas: heun takes none; euler, flow_euler do"),
-        ("euler", {"timesteps": [900, 500], "sigmas": [2.0, 1.0]}, "not both"),
+        ("euler", {"eta": 0.5}, "eta: euler does not take it; ddim, ddim_sgm_uniform, tcd do"),
+        ("pndm", {"timesteps": [900, 500]}, "timesteps: pndm does not take it"),
+        ("euler_karras", {"timesteps": [900, 500]}, "timesteps: euler_karras does not take it"),
+        ("heun", {"sigmas": [2.0, 1.0]}, "sigmas: heun does not take it; euler, flow_euler do"),
+        ("euler", {"timesteps": [900, 500], "sigmas": [2.0, 1.0]}, "sigmas: .*not both"),
+        ("euler", {"timesteps": [900, 500], "timestep_spacing": "linspace"}, "timestep_spacing: .*not both"),
+        ("dpmpp_2s", {"timestep_spacing": "linspace"}, "timestep_spacing: dpmpp_2s does not take it; ddim, "),
+        ("euler_sgm_uniform", {"timestep_spacing": "linspace"}, "timestep_spacing: euler_sgm_uniform does not"),
         ("euler", {"timesteps": [500, 900]}, "timesteps: each must be below"),
         ("euler", {"timesteps": [500, 500]}, "timesteps: each must be below"),
         ("ddpm", {"timesteps": [1000, 500]}, "timesteps: must be from 0 to 999"),
@@ -452,14 +456,24 @@ def test_own_sigmas_are_followed(name: str, chosen: set[int], strength: float, t
         ("flow_euler", {"sigmas": [1.5, 0.5]}, "sigmas: must be above 0 and at most 1"),
         ("flow_euler", {"sigmas": [0.5, 0.0]}, "sigmas: must be above 0 and at most 1"),
         ("flow_euler", {"timesteps": [500, 900]}, "timesteps: each must be below"),
-        ("euler", {"timesteps": []}, "num_inference_steps 0"),
-        ("euler", {"sigmas": [1.0]}, "num_inference_steps 0"),
+        ("euler", {"timesteps": []}, "num_inference_steps: 0"),
+        ("euler", {"sigmas": [1.0]}, "num_inference_steps: 0"),
     ],
 )
 def test_own_steps_that_make_no_schedule_are_refused(name: str, ask: dict[str, Any], message: str) -> None:
     """Guards against NaN, and against an option that is silently ignored."""
     with pytest.raises(ValueError, match=message):
         plan(name, {"beta_schedule": "scaled_linear"}, 20, **ask)
+
+
+@pytest.mark.parametrize("name", [name for name in SAMPLERS if "timestep_spacing" in SAMPLERS[name].takes])
+@pytest.mark.parametrize("spacing", ["leading", "linspace", "trailing"])
+def test_a_requests_spacing_takes_the_configs_place(name: str, spacing: str) -> None:
+    """Guards against an override that the name's own (Karras sigmas, say) undoes."""
+    config = FILES["sdxl"]
+    assert plan(name, config, 12, timestep_spacing=spacing) == plan(name, {**config, "timestep_spacing": spacing}, 12)
+    other = plan(name, config, 12, timestep_spacing="linspace" if spacing != "linspace" else "leading")
+    assert plan(name, config, 12, timestep_spacing=spacing) != other
 
 
 @pytest.mark.parametrize("file", ["sd15", "dpm"])
@@ -576,13 +590,13 @@ def test_zero_terminal_snr_is_refused_where_it_divides_by_zero() -> None:
 @pytest.mark.parametrize(
     ("count", "strength", "message"),
     [
-        (0, 1.0, "num_inference_steps 0"),
-        (-3, 1.0, "num_inference_steps -3"),
+        (0, 1.0, "num_inference_steps: 0"),
+        (-3, 1.0, "num_inference_steps: -3"),
         (1001, 1.0, "num_inference_steps"),
-        (1000, 1.0, "num_inference_steps 1000 with steps_offset 1"),
-        (20, 0.0, "strength 0.0 of 20 steps leaves no step"),
-        (20, 0.049, "strength 0.049"),
-        (20, -1.0, "strength -1.0"),
+        (1000, 1.0, "num_inference_steps: 1000 with steps_offset 1"),
+        (20, 0.0, "strength: 0.0 of 20 steps leaves no step"),
+        (20, 0.049, "strength: 0.049"),
+        (20, -1.0, "strength: -1.0"),
     ],
 )
 def test_impossible_requests_are_value_errors(count: int, strength: float, message: str) -> None:

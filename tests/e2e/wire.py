@@ -57,6 +57,8 @@ def tensors(**values: Any) -> dict[str, npt.NDArray[Any]]:
             return value
         if isinstance(value, str | bytes):
             return np.array([value.encode() if isinstance(value, str) else value], np.object_)
+        if isinstance(value, list):
+            return np.array(value, np.float32 if isinstance(value[0], float) else np.int32)
         kind = np.bool_ if isinstance(value, bool) else np.float32 if isinstance(value, float) else np.int64
         return np.array([value], np.int32 if name in INT32 else kind)
 

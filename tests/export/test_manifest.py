@@ -78,7 +78,7 @@ def test_reading_and_writing_a_manifest_changes_nothing(bundle: Path) -> None:
         ("parameters.scheduler.choices", "ddim", "choices"),
         ("networks", {}, "text_encoder"),
         ("files", {}, ".onnx"),
-        ("schema_version", 2, "schema_version"),
+        ("schema_version", 3, "schema_version"),
         ("name", None, "name"),
     ],
 )
@@ -123,6 +123,11 @@ def test_a_manifest_may_not_name_files_outside_the_bundle(copied: Path) -> None:
         ("DPMSolverMultistepScheduler", {}, "dpmpp_2m"),
         ("DPMSolverMultistepScheduler", {"use_karras_sigmas": True}, "dpmpp_2m_karras"),
         ("LMSDiscreteScheduler", {}, "euler"),
+        ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}, "dpmpp_2m_sde"),
+        ("EulerDiscreteScheduler", {"use_exponential_sigmas": True}, "euler_exponential"),
+        ("EulerAncestralDiscreteScheduler", {"use_karras_sigmas": True}, "euler_ancestral"),
+        ("UniPCMultistepScheduler", {"use_beta_sigmas": True}, "unipc_beta"),
+        ("LCMScheduler", {}, "lcm"),
     ],
 )
 def test_default_sampler_follows_the_scheduler_class(scheduler: str, config: dict[str, Any], sampler: str) -> None:

@@ -215,7 +215,14 @@ def _request_arguments() -> _Parser:
     request.add_argument("--steps", type=int, dest="num_inference_steps", metavar="N")
     request.add_argument("--guidance", type=float, dest="guidance_scale", metavar="SCALE")
     request.add_argument("--seed", type=int)
+    request.add_argument("--guidance-rescale", type=float, metavar="SHARE", help="0 to 1; against washed-out guidance")
     request.add_argument("--scheduler")
+    request.add_argument("--spacing", dest="timestep_spacing", help="of the timesteps: leading, linspace or trailing")
+    request.add_argument(
+        "--timesteps", type=_numbers(int), metavar="T,T,...", help="your own, falling; no --steps then"
+    )
+    request.add_argument("--sigmas", type=_numbers(float), metavar="S,S,...", help="your own, falling; no --steps then")
+    request.add_argument("--eta", type=float, help="noise of ddim, gamma of tcd: 0 to 1")
     request.add_argument(
         "--count", type=int, dest="num_images_per_prompt", metavar="N", help="pictures, written to OUT-0, OUT-1, ..."
     )
@@ -226,6 +233,13 @@ def _request_arguments() -> _Parser:
     request.add_argument("--model", help=f"default: {DEFAULT_MODEL}")
     request.add_argument("--deadline", type=float, metavar="SECONDS")
     return request
+
+
+def _numbers(kind: type[int] | type[float]) -> Callable[[str], list[int] | list[float]]:
+    def numbers(text: str) -> list[int] | list[float]:
+        return [kind(item) for item in text.split(",")]
+
+    return numbers
 
 
 def _count(text: str) -> int:

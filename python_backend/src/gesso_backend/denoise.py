@@ -135,7 +135,7 @@ def sample(
                 "encoder_hidden_states": conditions.embeddings,
             },
         )
-        predictions.appendleft(_guide(outputs["noise_pred"], request.guidance_scale))
+        predictions.appendleft(_guide(outputs["noise_pred"], request.guidance_scale, request.guidance_rescale))
         preview_due = request.preview_every and number % request.preview_every == 0 and number < len(plan.steps)
         x0 = estimate_x0(step, x, predictions[0]) if preview_due else None
         x = advance(step, samples, predictions, None if step.noise is None else noise_stream.normal(shape))
@@ -168,12 +168,19 @@ def _from_noise(request: Request) -> bool:
     return request.task == "text_to_image" or (request.task == "inpaint" and request.strength == 1)
 
 
-def _guide(prediction: Floats, guidance_scale: float) -> Floats:
-    """Classifier-free guidance (Ho and Salimans, arXiv:2207.12598) over rows [unconditional, conditional]."""
+def _guide(prediction: Floats, scale: float, rescale: float) -> Floats:
+    """Classifier-free guidance (Ho and Salimans, arXiv:2207.12598) over rows [unconditional, conditional].
+
+    `rescale` is how far its spread is brought back to the conditional one's: section 3.4 of arXiv:2305.08891.
+    """
     if len(prediction) == 1:
         return prediction
     unconditional, conditional = prediction[:1], prediction[1:]
-    return unconditional + np.float32(guidance_scale) * (conditional - unconditional)
+    guided = unconditional + np.float32(scale) * (conditional - unconditional)
+    if not rescale:
+        return guided
+    spread = conditional.std(ddof=1, dtype=np.float32) / guided.std(ddof=1, dtype=np.float32)
+    return np.float32(rescale) * spread * guided + np.float32(1 - rescale) * guided
 
 
 def _latents(moments: Floats, noise_stream: NoiseStream | None, bundle: Bundle) -> Floats:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -101,28 +100,30 @@ def _pipeline_config(config: Mapping[str, Any], task: Task) -> dict[str, Any]:
     """The scheduler config after the edits that diffusers' pipelines make to it when they are built.
 
     All set steps_offset to 1. The inpainting one has PNDM skip its Runge-Kutta warm-up; the other two switch off
-    sample clipping (where the file leaves it out, only DDIM itself would clip).
+    sample clipping (where the file leaves it out, only DDIM and DDPM themselves would clip).
     """
     edited = {**config, "steps_offset": 1}
     if task == "inpaint":
         edited["skip_prk_steps"] = True
-    elif config.get("clip_sample", config.get("_class_name") == "DDIMScheduler"):
+    elif config.get("clip_sample", config.get("_class_name") in ("DDIMScheduler", "DDPMScheduler")):
         edited["clip_sample"] = False
     return edited
 
 
 def _plan(request: Request, bundle: Bundle) -> samplers.Plan:
-    steps, strength = request.num_inference_steps, request.strength if request.image is not None else 1.0
-    if int(steps * strength) < 1:
-        raise InvalidRequest(
-            "strength",
-            f"{strength} of {steps} steps leaves no step to run; use at least {math.ceil(1e4 / steps) / 1e4}",
-        )
+    strength = request.strength if request.image is not None else 1.0
     try:
         return samplers.plan(
-            request.scheduler, _pipeline_config(bundle.scheduler.config, request.task), steps, strength
+            request.scheduler,
+            _pipeline_config(bundle.scheduler.config, request.task),
+            request.num_inference_steps,
+            strength,
+            eta=request.eta,
+            timesteps=request.timesteps,
+            sigmas=request.sigmas,
+            timestep_spacing=request.timestep_spacing,
         )
     except samplers.UnsupportedScheduler as error:
         raise InvalidRequest("scheduler", str(error)) from None
-    except ValueError as error:
-        raise InvalidRequest("num_inference_steps", str(error).removeprefix("num_inference_steps: ")) from None
+    except samplers.InvalidSteps as error:
+        raise InvalidRequest(error.field, error.text) from None

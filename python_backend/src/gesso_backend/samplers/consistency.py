@@ -8,7 +8,7 @@ import numpy as np
 
 from gesso_backend.samplers.ddim import AlphaSchedule
 from gesso_backend.samplers.level import CLEAN, output, sample
-from gesso_backend.samplers.schedule import Ask, UnsupportedScheduler
+from gesso_backend.samplers.schedule import Ask, InvalidSteps, UnsupportedScheduler
 from gesso_backend.samplers.table import Clip, Plan, Row, assemble
 
 _SIGMA_DATA = 0.5
@@ -28,14 +28,14 @@ class TCDSchedule(AlphaSchedule):
     original_inference_steps: int = 50
 
     def selected_timesteps(self, ask: Ask) -> list[int]:
-        """Raises ValueError for more steps than there are to select from."""
+        """Raises InvalidSteps for more steps than there are to select from."""
         original, count = self.original_inference_steps, ask.num_inference_steps
         if not 1 <= original <= self.num_train_timesteps:
             raise UnsupportedScheduler.because("original_inference_steps", original)
         if ask.timesteps is not None:
             return self.given_timesteps(ask.timesteps)
         if count > original:
-            raise ValueError(f"num_inference_steps: {count} is more than the {original} the model was distilled on")
+            raise InvalidSteps("num_inference_steps", f"{count} is above the {original} the model was distilled on")
         stride = self.num_train_timesteps // original
         distilled = (np.arange(original, 0, -1) * stride - 1).tolist()
         return [distilled[int(i)] for i in np.floor(np.linspace(0, original, count, endpoint=False))]
@@ -74,7 +74,7 @@ def lcm(config: Mapping[str, object], ask: Ask) -> Plan:
 
 
 def tcd(config: Mapping[str, object], ask: Ask) -> Plan:
-    """Move to a level below the next one, further the larger `eta` (the paper's gamma), and noise it up: algorithm 4."""
+    """Move below the next level, the further the larger `eta` (the paper's gamma), and noise it up: algorithm 4."""
     schedule = TCDSchedule.from_config(config)
     alphas, timesteps = schedule.levels(), schedule.selected_timesteps(ask)[ask.begin :]
     rows = []

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from gesso_backend.samplers.level import Level, output, sample
-from gesso_backend.samplers.schedule import Ask, Schedule
+from gesso_backend.samplers.schedule import Ask, InvalidSteps, Schedule
 from gesso_backend.samplers.table import Clip, Plan, Row, assemble
 
 
@@ -18,14 +18,15 @@ class AlphaSchedule(Schedule):
     set_alpha_to_one: bool = True
 
     def whole_timesteps(self, ask: Ask) -> list[int]:
-        """Timesteps to visit, falling. Raises ValueError where one has no level."""
+        """Timesteps to visit, falling. Raises InvalidSteps where one has no level."""
         if ask.timesteps is not None:
             return self.given_timesteps(ask.timesteps)
         timesteps = [int(timestep) for timestep in self.timesteps(ask.num_inference_steps).round()]
         if timesteps[0] >= self.num_train_timesteps:
-            raise ValueError(
-                f"num_inference_steps {ask.num_inference_steps} with steps_offset {self.steps_offset} starts at timestep "
-                f"{timesteps[0]}, beyond the {self.num_train_timesteps} that were trained"
+            raise InvalidSteps(
+                "num_inference_steps",
+                f"{ask.num_inference_steps} with steps_offset {self.steps_offset} starts at timestep {timesteps[0]}, "
+                f"beyond the {self.num_train_timesteps} that were trained",
             )
         return timesteps
 

@@ -137,16 +137,14 @@ def _multistep(config: Mapping[str, object], ask: Ask, stochastic: bool) -> Plan
         if stochastic:
             shrink = math.exp(2 * (here.log_snr - there.log_snr))
             x_next = there.sigma / here.sigma * math.sqrt(shrink) * sample() + there.signal * (1 - shrink) * target
-            rows.append(
-                Row(timestep=timesteps[i], x_next=x_next, x0=x0, noise=there.sigma * math.sqrt(1 - shrink))
-            )
+            rows.append(Row(timestep=timesteps[i], x_next=x_next, x0=x0, noise=there.sigma * math.sqrt(1 - shrink)))
         else:
             rows.append(Row(timestep=timesteps[i], x_next=_towards(here, there, sample(), target), x0=x0))
     return assemble(rows, levels[ask.begin :])
 
 
 def dpmpp_2s(config: Mapping[str, object], ask: Ask) -> Plan:
-    """Every second step goes again from where the one before it started, with x0 extrapolated over both: algorithm 1."""
+    """Every second step starts where the one before it did, with x0 extrapolated over both: algorithm 1."""
     schedule = SinglestepSchedule.from_config(config)
     timesteps, sigmas = schedule.grid(ask)
     count = len(timesteps)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gesso_backend.samplers.level import Level, output, sample
-from gesso_backend.samplers.schedule import Ask, Config, Spacing, UnsupportedScheduler, falling_sigmas
+from gesso_backend.samplers.schedule import Ask, Config, InvalidSteps, Spacing, UnsupportedScheduler, falling_sigmas
 from gesso_backend.samplers.table import Plan, Row, assemble
 
 
@@ -66,7 +66,7 @@ class FlowEulerSchedule(FlowSchedule, Spacing):
         if ask.sigmas is not None:
             sigmas = np.array(falling_sigmas(ask.sigmas), np.float32)
             if not 0 < sigmas[-1] <= sigmas[0] <= 1:
-                raise ValueError("sigmas: must be above 0 and at most 1")
+                raise InvalidSteps("sigmas", "must be above 0 and at most 1")
         elif ask.timesteps is not None:
             sigmas = np.array(self.given_timesteps(ask.timesteps), np.float32) / self.num_train_timesteps
         else:
@@ -97,7 +97,9 @@ def flow_euler(config: Mapping[str, object], ask: Ask) -> Plan:
     schedule = FlowEulerSchedule.from_config(config)
     timesteps, sigmas = schedule.grid(ask)
     rows = []
-    for timestep, here, there in zip(timesteps[ask.begin :], sigmas[ask.begin :], sigmas[ask.begin + 1 :], strict=False):
+    for timestep, here, there in zip(
+        timesteps[ask.begin :], sigmas[ask.begin :], sigmas[ask.begin + 1 :], strict=False
+    ):
         x0 = sample() - here * output()
         if schedule.stochastic_sampling:
             rows.append(Row(timestep=timestep, x_next=(1 - there) * x0, x0=x0, noise=there))

@@ -28,6 +28,14 @@ class UnsupportedScheduler(ValueError):
         return cls(f"scheduler config: {key}={value!r} {why}")
 
 
+class InvalidSteps(ValueError):
+    """What a request says of its steps makes no schedule; `field` is the request's, and the message starts with it."""
+
+    def __init__(self, field: str, text: str) -> None:
+        super().__init__(f"{field}: {text}")
+        self.field, self.text = field, text
+
+
 @dataclass(frozen=True, kw_only=True)
 class Ask:
     """What a request says of its schedule; `plan` has checked that the sampler takes what is not None."""
@@ -73,11 +81,11 @@ class Config:
             raise UnsupportedScheduler.because("num_train_timesteps", self.num_train_timesteps)
 
     def given_timesteps(self, timesteps: Sequence[int]) -> list[int]:
-        """A request's own timesteps. Raises ValueError unless they fall and were trained."""
+        """A request's own timesteps. Raises InvalidSteps unless they fall and were trained."""
         if any(after >= before for before, after in pairwise(timesteps)):
-            raise ValueError("timesteps: each must be below the one before it")
+            raise InvalidSteps("timesteps", "each must be below the one before it")
         if not 0 <= timesteps[-1] <= timesteps[0] < self.num_train_timesteps:
-            raise ValueError(f"timesteps: must be from 0 to {self.num_train_timesteps - 1}")
+            raise InvalidSteps("timesteps", f"must be from 0 to {self.num_train_timesteps - 1}")
         return list(timesteps)
 
 
@@ -130,11 +138,11 @@ class Schedule(Config):
         """Timesteps falling from about `last`, by the three rules of table 2 of arXiv:2305.08891; not yet rounded.
 
         `stride` is the real-valued distance that trailing spacing keeps. Through rounding trailing can come out one
-        longer than `count`, with a last timestep of -1, as it does in diffusers (61 steps of 1000). Raises ValueError
+        longer than `count`, with a last timestep of -1, as it does in diffusers (61 steps of 1000). Raises InvalidSteps
         for more steps than there are training timesteps.
         """
         if count > last:
-            raise ValueError(f"num_inference_steps: {count} timesteps do not fit into {last} training timesteps")
+            raise InvalidSteps("num_inference_steps", f"{count} timesteps do not fit into {last} training timesteps")
         if self.timestep_spacing == "linspace":
             return np.linspace(0, last - 1, count)[::-1]
         if self.timestep_spacing == "leading":
@@ -206,9 +214,9 @@ def _beta(low: float, high: float, count: int) -> NDArray[np.float64]:
 
 
 def falling_sigmas(sigmas: Sequence[float]) -> list[float]:
-    """A request's own sigmas. Raises ValueError unless they fall, and none but the last is as low as 0."""
+    """A request's own sigmas. Raises InvalidSteps unless they fall, and none but the last is as low as 0."""
     if any(not after < before for before, after in pairwise(sigmas)) or not (sigmas[-1] >= 0 < sigmas[0] < math.inf):
-        raise ValueError("sigmas: each must be below the one before it, and the last at least 0")
+        raise InvalidSteps("sigmas", "each must be below the one before it, and the last at least 0")
     return list(sigmas)
 
 
