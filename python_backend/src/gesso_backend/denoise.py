@@ -180,7 +180,8 @@ def _guide(prediction: Floats, scale: float, rescale: float) -> Floats:
     if not rescale:
         return guided
     spread = conditional.std(ddof=1, dtype=np.float32) / guided.std(ddof=1, dtype=np.float32)
-    return np.float32(rescale) * spread * guided + np.float32(1 - rescale) * guided
+    rescaled: Floats = np.float32(rescale) * spread * guided + np.float32(1 - rescale) * guided
+    return rescaled
 
 
 def _latents(moments: Floats, noise_stream: NoiseStream | None, bundle: Bundle) -> Floats:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,10 +39,10 @@ class FlowSchedule(Config):
         shifted: NDArray[np.float32] = np.float32(self.shift) * sigmas / (1 + np.float32(self.shift - 1) * sigmas)
         return shifted
 
-    def shifted(self, sigmas: NDArray[np.float64], ask: Ask) -> NDArray[np.float64]:
+    def shifted(self, sigmas: NDArray[Any], ask: Ask) -> NDArray[Any]:
         return self.shift * sigmas / (1 + (self.shift - 1) * sigmas)
 
-    def _rounded(self, sigmas: NDArray[np.float64]) -> tuple[list[float], list[float]]:
+    def _rounded(self, sigmas: NDArray[Any]) -> tuple[list[float], list[float]]:
         rounded = sigmas.astype(np.float32)
         timesteps = (rounded * np.float32(self.num_train_timesteps)).tolist()
         return timesteps, [*rounded.tolist(), 0.0]
@@ -63,26 +63,28 @@ class FlowEulerSchedule(FlowSchedule, Spacing):
     stochastic_sampling: bool = False
 
     def grid(self, ask: Ask) -> tuple[list[float], list[float]]:
-        if ask.sigmas is not None:
-            sigmas = np.array(falling_sigmas(ask.sigmas), np.float32)
-            if not 0 < sigmas[-1] <= sigmas[0] <= 1:
-                raise InvalidSteps("sigmas", "must be above 0 and at most 1")
-        elif ask.timesteps is not None:
-            sigmas = np.array(self.given_timesteps(ask.timesteps), np.float32) / self.num_train_timesteps
-        else:
-            sigmas = self.unshifted(ask.num_inference_steps)
-        sigmas = self.shifted(sigmas, ask)
+        shifted = self.shifted(self._before_shift(ask), ask)
         if self.shift_terminal:
-            sigmas = 1 - (1 - sigmas) / ((1 - sigmas[-1]) / (1 - self.shift_terminal))
-        respaced = self.respaced(sigmas, len(sigmas))
-        timesteps, sigmas = self._rounded(sigmas if respaced is None else respaced)
+            shifted = 1 - (1 - shifted) / ((1 - shifted[-1]) / (1 - self.shift_terminal))
+        respaced = self.respaced(shifted, len(shifted))
+        timesteps, sigmas = self._rounded(shifted if respaced is None else respaced)
         # diffusers tells the network the timesteps as they were given, and shifts their sigmas all the same.
-        return (timesteps if ask.timesteps is None else list(ask.timesteps)), sigmas
+        return (timesteps if ask.timesteps is None else [float(t) for t in ask.timesteps]), sigmas
+
+    def _before_shift(self, ask: Ask) -> NDArray[Any]:
+        if ask.sigmas is not None:
+            sigmas = falling_sigmas(ask.sigmas)
+            if sigmas[-1] == 0 or sigmas[0] > 1:
+                raise InvalidSteps("sigmas", "must be above 0 and at most 1")
+            return np.array(sigmas, np.float32)
+        if ask.timesteps is not None:
+            return np.array(self.given_timesteps(ask.timesteps), np.float32) / self.num_train_timesteps
+        return self.unshifted(ask.num_inference_steps)
 
     def ends(self, sigmas: NDArray[np.float32]) -> NDArray[np.float32]:
         return sigmas if self.use_dynamic_shifting else super().ends(sigmas)
 
-    def shifted(self, sigmas: NDArray[np.float64], ask: Ask) -> NDArray[np.float64]:
+    def shifted(self, sigmas: NDArray[Any], ask: Ask) -> NDArray[Any]:
         """Towards 1, and the more so the larger the picture: section 5.3.2 of arXiv:2403.03206."""
         if not self.use_dynamic_shifting:
             return super().shifted(sigmas, ask)

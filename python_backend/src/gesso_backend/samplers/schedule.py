@@ -202,7 +202,8 @@ def _karras(low: float, high: float, count: int) -> NDArray[np.float64]:
 
 
 def _exponential(low: float, high: float, count: int) -> NDArray[np.float64]:
-    return np.exp(np.linspace(math.log(high), math.log(low), count))
+    sigmas: NDArray[np.float64] = np.exp(np.linspace(math.log(high), math.log(low), count))
+    return sigmas
 
 
 def _beta(low: float, high: float, count: int) -> NDArray[np.float64]:
