@@ -31,7 +31,8 @@ def refuse(**values: Any) -> RequestError:
 def test_a_prompt_alone_is_text_to_image_with_every_default() -> None:
     """Guards the defaults against a second home: they come from the bundle."""
     assert accept(prompt="a fox") == Request(
-        task="text_to_image", prompt="a fox", negative_prompt="", image=None, mask_image=None, height=32, width=48,
+        task="text_to_image", prompt="a fox", negative_prompt="", negative_prompt_strength=1.0, prompt_weighting=False,
+        long_prompt=True, clip_skip=0, image=None, mask_image=None, height=32, width=48,
         num_inference_steps=3, guidance_scale=7.5, guidance_rescale=0.0, strength=1.0, seed=424242, scheduler="ddim",
         timestep_spacing=None, timesteps=None, sigmas=None, eta=0.0,
         num_images_per_prompt=1, padding_mask_crop=None, mask_feather=0, latent_blend=True, preview_every=0,
@@ -59,14 +60,16 @@ def test_a_request_cannot_be_edited() -> None:
 def test_every_parameter_arrives() -> None:
     """Guards against an input that is validated and dropped."""
     request = accept(
-        prompt="p", negative_prompt="n", image=IMAGE, mask_image=MASK, num_inference_steps=7, guidance_scale=2.5,
+        prompt="p", negative_prompt="n", negative_prompt_strength=0.5, prompt_weighting=True, long_prompt=False,
+        clip_skip=1, image=IMAGE, mask_image=MASK, num_inference_steps=7, guidance_scale=2.5,
         guidance_rescale=0.7, strength=0.5, seed=9, scheduler="euler", timestep_spacing="linspace", eta=0.3,
         num_images_per_prompt=2, padding_mask_crop=4, mask_feather=3,
         latent_blend=False, preview_every=2,
     )  # fmt: skip
     found = {name: getattr(request, name) for name in INPUTS if name not in ("image", "mask_image", "height", "width")}
     assert found == {
-        "prompt": "p", "negative_prompt": "n", "num_inference_steps": 7, "guidance_scale": 2.5, "strength": 0.5,
+        "prompt": "p", "negative_prompt": "n", "negative_prompt_strength": 0.5, "prompt_weighting": True,
+        "long_prompt": False, "clip_skip": 1, "num_inference_steps": 7, "guidance_scale": 2.5, "strength": 0.5,
         "guidance_rescale": 0.7, "seed": 9, "scheduler": "euler", "timestep_spacing": "linspace", "timesteps": None,
         "sigmas": None, "eta": 0.3, "num_images_per_prompt": 2, "padding_mask_crop": 4, "mask_feather": 3,
         "latent_blend": False, "preview_every": 2,

@@ -15,6 +15,10 @@ from gesso_client.errors import Cancelled, NotFound
 PARAMETERS = {
     "prompt": {"type": "string", "max_bytes": 64},
     "negative_prompt": {"type": "string", "max_bytes": 64, "default": ""},
+    "negative_prompt_strength": {"type": "float", "default": 1.0, "minimum": 0.0, "maximum": 2.0},
+    "prompt_weighting": {"type": "bool", "default": False},
+    "long_prompt": {"type": "bool", "default": True},
+    "clip_skip": {"type": "int", "default": 0, "minimum": 0, "maximum": 1},
     "height": {"type": "int", "default": 32, "minimum": 8, "maximum": 2048},
     "width": {"type": "int", "default": 48, "minimum": 8, "maximum": 2048},
     "num_inference_steps": {"type": "int", "default": 4, "minimum": 1, "maximum": 1000},

@@ -48,13 +48,22 @@ def test_what_is_left_out_is_not_sent() -> None:
 def test_every_option_has_its_type_on_the_wire() -> None:
     """The table of the wire contract: a tensor of another type is refused by Triton itself."""
     texts = {"negative_prompt": "dog", "scheduler": "euler", "timestep_spacing": "trailing"}
-    reals = {"guidance_scale": 0.7, "guidance_rescale": 0.1, "strength": 0.5, "eta": 0.3, "sigmas": [2.5, 1]}
+    reals = {
+        "negative_prompt_strength": 0.9,
+        "guidance_scale": 0.7,
+        "guidance_rescale": 0.1,
+        "strength": 0.5,
+        "eta": 0.3,
+        "sigmas": [2.5, 1],
+    }
     integers = {"num_inference_steps": 3, "num_images_per_prompt": 2, "padding_mask_crop": -1, "mask_feather": 4}
-    integers |= {"preview_every": 1, "timesteps": (900, 500, 7)}
-    inputs = made(**texts, **reals, **integers, seed=2**62, latent_blend=False).inputs
+    integers |= {"clip_skip": 1, "preview_every": 1, "timesteps": (900, 500, 7)}
+    bools = {"latent_blend": False, "prompt_weighting": True, "long_prompt": False}
+    inputs = made(**texts, **reals, **integers, seed=2**62, **bools).inputs
     kinds = {name: array.dtype.kind + str(array.dtype.itemsize) for name, array in inputs.items()}
     assert kinds == (
-        {"image": "u1", "mask_image": "u1", "prompt": "O8", "seed": "i8", "latent_blend": "b1"}
+        {"image": "u1", "mask_image": "u1", "prompt": "O8", "seed": "i8"}
+        | dict.fromkeys(bools, "b1")
         | dict.fromkeys(texts, "O8")
         | dict.fromkeys(reals, "f4")
         | dict.fromkeys(integers, "i4")

@@ -81,7 +81,7 @@ def test_every_networks_tensors_are_those_the_backend_calls(bundle: Bundle) -> N
     """Guards the names at the seam between the exporter's graphs and the denoising loop."""
     names = {network: (set(spec.inputs), set(spec.outputs)) for network, spec in bundle.networks.items()}
     assert names == {
-        "text_encoder": ({"input_ids"}, {"last_hidden_state"}),
+        "text_encoder": ({"input_ids", "clip_skip"}, {"prompt_embeds"}),
         "unet": ({"sample", "timestep", "encoder_hidden_states"}, {"noise_pred"}),
         "vae_encoder": ({"sample"}, {"moments"}),
         "vae_decoder": ({"latents"}, {"image"}),

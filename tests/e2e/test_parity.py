@@ -143,6 +143,19 @@ def test_the_schedules_options_are_those_of_diffusers(
     check(parity_server, gesso_bundles, "plain", task, strength, scheduler, 7.5, 6, (16, 16), **options)
 
 
+LONG = "a red balloon over the sea at dusk, oil on canvas, by an old master, with a golden frame, " * 6
+
+
+def test_a_long_prompt_is_what_diffusers_paints_from_joined_chunks(parity_server: Server, gesso_bundles: Path) -> None:
+    """Guards the chunks of a long prompt, encoded one by one by diffusers' own text encoder."""
+    check(parity_server, gesso_bundles, "plain", "text_to_image", None, "ddim", 7.5, 4, (16, 16), prompt=LONG)
+
+
+def test_clip_skip_is_that_of_diffusers(parity_server: Server, gesso_bundles: Path) -> None:
+    """Guards which layer is meant, and the final norm after it."""
+    check(parity_server, gesso_bundles, "plain", "text_to_image", None, "ddim", 7.5, 4, (16, 16), clip_skip=1)
+
+
 @pytest.mark.parametrize("scheduler", ["pndm", "euler_ancestral"])
 @pytest.mark.parametrize(("kind", "task", "strength"), TASKS)
 def test_oblong_pictures_are_what_diffusers_paints(
@@ -190,7 +203,7 @@ def check(
         extra = {"height": height, "width": width}
     if task == "inpaint":
         extra |= {"mask_image": mask, "latent_blend": False, "padding_mask_crop": -1}
-    inputs = wire.tensors(prompt=PROMPT, negative_prompt=NEGATIVE, seed=SEED, **request, **extra)
+    inputs = wire.tensors(**{"prompt": PROMPT, "negative_prompt": NEGATIVE, "seed": SEED, **request, **extra})
     model = "inpaint_once" if name == "inpaint" else f"{name}_once"
     ours = wire.infer_grpc(server.grpc, inputs, model).image
 
@@ -229,8 +242,26 @@ def paint(
     if task == "inpaint":
         arguments |= {"mask_image": Image.fromarray(mask)}
     generator = torch.Generator("cpu").manual_seed(SEED)
-    result = pipeline(PROMPT, negative_prompt=NEGATIVE, generator=generator, **arguments)
-    return np.asarray(result.images[0])
+    prompt = arguments.pop("prompt", None)
+    if prompt is None:
+        texts: dict[str, Any] = {"prompt": PROMPT, "negative_prompt": NEGATIVE}
+    else:
+        texts = {"prompt_embeds": chunks(pipeline, prompt), "negative_prompt_embeds": chunks(pipeline, NEGATIVE)}
+    return np.asarray(pipeline(**texts, generator=generator, **arguments).images[0])
+
+
+def chunks(pipeline: Any, prompt: str) -> torch.Tensor:
+    """The embeddings of a prompt in chunks of 75 tokens, of LONG's length, each encoded as a prompt of its own."""
+    tokenizer, encoder = pipeline.tokenizer, pipeline.text_encoder
+    size = len(tokenizer(LONG, add_special_tokens=False, verbose=False).input_ids)
+    ids = tokenizer(prompt, add_special_tokens=False, verbose=False).input_ids
+    embedded = []
+    for start in range(0, size, 75):
+        words = [tokenizer.bos_token_id, *ids[start : start + 75], tokenizer.eos_token_id]
+        words += [tokenizer.pad_token_id] * (77 - len(words))
+        with torch.no_grad():
+            embedded.append(encoder(torch.tensor([words]))[0])
+    return torch.cat(embedded, 1)
 
 
 @cache

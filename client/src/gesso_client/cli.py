@@ -212,6 +212,14 @@ def _request_arguments() -> _Parser:
         "-o", "--output", type=Path, required=True, metavar="OUT", help="the format follows the extension"
     )
     request.add_argument("--negative", dest="negative_prompt", metavar="TEXT")
+    request.add_argument("--negative-strength", type=float, dest="negative_prompt_strength", metavar="SHARE")
+    request.add_argument(
+        "--weighting", action="store_true", default=None, dest="prompt_weighting", help="read (word:1.3) and [word]"
+    )
+    request.add_argument(
+        "--cut-long", action="store_false", default=None, dest="long_prompt", help="cut prompts of over 75 tokens"
+    )
+    request.add_argument("--clip-skip", type=int, metavar="LAYERS")
     request.add_argument("--steps", type=int, dest="num_inference_steps", metavar="N")
     request.add_argument("--guidance", type=float, dest="guidance_scale", metavar="SCALE")
     request.add_argument("--seed", type=int)

@@ -23,6 +23,10 @@ class Options(TypedDict, total=False):
     """The keyword arguments of every call. None is the same as absent; absent is the server's default."""
 
     negative_prompt: str | None
+    negative_prompt_strength: float | None  # 1 as it is, 0 as if it were empty
+    prompt_weighting: bool | None  # read (word:1.3) and [word] as emphasis
+    long_prompt: bool | None  # in several chunks; False: cut with a warning
+    clip_skip: int | None  # last layers of the text encoder to leave out
     height: int | None  # pixels; text-to-image only
     width: int | None
     num_inference_steps: int | None
@@ -52,6 +56,10 @@ DTYPES: Mapping[str, type[np.generic]] = MappingProxyType(
     {
         "prompt": np.object_,
         "negative_prompt": np.object_,
+        "negative_prompt_strength": np.float32,
+        "prompt_weighting": np.bool_,
+        "long_prompt": np.bool_,
+        "clip_skip": np.int32,
         "height": np.int32,
         "width": np.int32,
         "num_inference_steps": np.int32,

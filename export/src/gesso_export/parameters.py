@@ -76,8 +76,8 @@ def max_pixels(native: int) -> int:
     return max(4 * native**2, _MEGAPIXEL)
 
 
-def request_parameters(size: SizeSpec, sampler: str) -> dict[str, Parameter]:
-    """What a request may say, for a model of this size with this default sampler."""
+def request_parameters(size: SizeSpec, sampler: str, text_layers: int) -> dict[str, Parameter]:
+    """What a request may say, for a model of this size, default sampler and depth of the text encoder."""
     side = Parameter(
         "int",
         default=size.native,
@@ -87,6 +87,10 @@ def request_parameters(size: SizeSpec, sampler: str) -> dict[str, Parameter]:
     return {
         "prompt": Parameter("string", max_bytes=16384),
         "negative_prompt": Parameter("string", default="", max_bytes=16384),
+        "negative_prompt_strength": Parameter("float", default=1.0, minimum=0.0, maximum=2.0),
+        "prompt_weighting": Parameter("bool", default=False),
+        "long_prompt": Parameter("bool", default=True),
+        "clip_skip": Parameter("int", default=0, minimum=0, maximum=text_layers - 1),
         "height": side,
         "width": side,
         "num_inference_steps": Parameter("int", default=50, minimum=1, maximum=_STEPS),

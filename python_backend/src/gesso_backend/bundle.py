@@ -138,6 +138,10 @@ FAMILIES = ("stable-diffusion",)
 PARAMETERS = (
     "prompt",
     "negative_prompt",
+    "negative_prompt_strength",
+    "prompt_weighting",
+    "long_prompt",
+    "clip_skip",
     "height",
     "width",
     "num_inference_steps",

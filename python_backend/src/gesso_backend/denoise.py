@@ -76,8 +76,17 @@ Driven: TypeAlias = Generator[Call | Progress | Preview, Arrays, Any]
 def encode(prepared: Prepared, bundle: Bundle) -> Generator[Call | Progress | Preview, Arrays, Conditions]:
     """Run the text encoder and the VAE encoder, as far as this request needs them."""
     request = prepared.request
-    outputs = yield Call("text_encoder", {"input_ids": prepared.input_ids})
-    embeddings = outputs["last_hidden_state"]
+    texts, chunks, length = prepared.input_ids.shape
+    clip_skip = np.full(texts * chunks, request.clip_skip, np.int64)
+    outputs = yield Call(
+        "text_encoder", {"input_ids": prepared.input_ids.reshape(texts * chunks, length), "clip_skip": clip_skip}
+    )
+    embeddings = _weigh(outputs["prompt_embeds"], prepared.token_weights.reshape(texts * chunks, length))
+    embeddings = embeddings.reshape(texts, chunks * length, -1)
+    if texts > 2:  # how far from nothing the negative prompt is
+        negative, prompt, nothing = embeddings
+        strength = np.float32(request.negative_prompt_strength)
+        embeddings = np.stack([nothing + strength * (negative - nothing), prompt])
     image = masked_image = None
     if prepared.pixels is not None and (
         not _from_noise(request) or request.latent_blend or not bundle.native_inpainting
@@ -166,6 +175,19 @@ def preview_rgb(latents: Floats, spec: PreviewSpec) -> Pixels:
 def _from_noise(request: Request) -> bool:
     """Whether denoising starts from pure noise; else from the noised picture. As in diffusers' pipelines."""
     return request.task == "text_to_image" or (request.task == "inpaint" and request.strength == 1)
+
+
+def _weigh(embeddings: Floats, weights: Floats) -> Floats:
+    """Each token's embedding [chunks, tokens, width] times its weight [chunks, tokens], each chunk's mean as it was.
+
+    As Stable Diffusion web UI does it: without the mean all of the prompt would weigh more.
+    """
+    if (weights == 1).all():
+        return embeddings
+    scaled = embeddings * weights[..., None]
+    means: list[Floats] = [array.mean(axis=(1, 2), keepdims=True, dtype=np.float32) for array in (embeddings, scaled)]
+    weighed: Floats = scaled * (means[0] / means[1])
+    return weighed
 
 
 def _guide(prediction: Floats, scale: float, rescale: float) -> Floats:

@@ -16,6 +16,7 @@ from gesso_backend.mask import REPAINT, Pixels
 Task = Literal["inpaint", "image_to_image", "text_to_image"]
 
 SIDES = ("height", "width")
+PROMPTS = ("negative_prompt_strength", "prompt_weighting", "long_prompt", "clip_skip")  # how the prompts are read
 STEPS = ("timestep_spacing", "timesteps", "sigmas", "eta")  # what a request may say of them besides their number
 ONLY_WITH_MASK = ("padding_mask_crop", "mask_feather", "latent_blend")
 MAX_IMAGE_PIXELS = 2**25  # 32 Mpx; bounds the memory one request may take before it is looked at
@@ -28,6 +29,10 @@ class Request:
     task: Task
     prompt: str
     negative_prompt: str
+    negative_prompt_strength: float  # 1 as it is, 0 as if it were empty
+    prompt_weighting: bool  # read (word:1.3) and [word] as emphasis
+    long_prompt: bool  # in several chunks, or cut
+    clip_skip: int  # last layers of the text encoder that are left out
     image: Pixels | None  # [H, W, 3] sRGB
     mask_image: Pixels | None  # [H, W]; 255 repaints, 0 keeps
     height: int  # of the output, pixels
@@ -60,6 +65,7 @@ class Request:
         names += ["num_images_per_prompt", "preview_every"]
         names += ["strength"] if self.image is not None else []
         names += ["guidance_rescale"] if self.guidance_rescale else []
+        names += list(PROMPTS)
         names += [name for name in STEPS if getattr(self, name) not in (None, 0)]
         names += list(ONLY_WITH_MASK) if self.mask_image is not None else []
         return {name: getattr(self, name) for name in names}
