@@ -13,7 +13,7 @@ from diffusers.image_processor import VaeImageProcessor
 
 from backend.fakes import TOKENS, FakeTokenizer, fake_bundle, hole, inputs, picture
 from backend.real import Real
-from gesso_backend.bundle import Bundle
+from gesso_backend.bundle import Bundle, Parameter
 from gesso_backend.errors import InvalidRequest
 from gesso_backend.mask import feather
 from gesso_backend.prepare import MAX_CHUNKS, Prepared, prepare, to_network, to_picture
@@ -86,8 +86,10 @@ def test_a_long_prompt_is_as_many_chunks_as_it_needs(real: Real) -> None:
 def test_chunks_end_somewhere() -> None:
     """Guards the cost of one request: 16 KiB of prompt would be sixty chunks in every attention."""
     longest = "x" * TOKENS * MAX_CHUNKS
-    assert prepared_of(prompt=longest).warnings == ()
-    prepared = prepared_of(prompt=longest + "tail", negative_prompt="n")
+    bounds = {"prompt": Parameter("string", max_bytes=1000)}
+    unbounded = dataclasses.replace(fake_bundle(), parameters={**fake_bundle().parameters, **bounds})
+    assert prepared_of(unbounded, prompt=longest).warnings == ()
+    prepared = prepared_of(unbounded, prompt=longest + "tail", negative_prompt="n")
     assert prepared.input_ids.shape == (2, MAX_CHUNKS, TOKENS)
     assert prepared.warnings == (f"prompt is over the limit of {TOKENS} tokens in each of 8 chunks; cut: 'tail'",)
 

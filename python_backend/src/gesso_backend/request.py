@@ -135,19 +135,22 @@ def _value(name: str, array: np.ndarray[Any, Any] | None, spec: Parameter) -> An
     if spec.type in ("ints", "floats"):
         if array.ndim != 1 or not 1 <= array.size <= (spec.max_items or 1):
             raise InvalidRequest(name, f"expected 1 to {spec.max_items} numbers, found shape {list(array.shape)}")
-        return tuple(_number(name, item, spec, spec.type.removesuffix("s")) for item in array)
+        kind = _checked_kind(name, array, spec.type.removesuffix("s"))
+        return tuple(_number(name, item, spec, kind) for item in array)
     if array.shape != (1,):
         raise InvalidRequest(name, f"expected shape [1], found {list(array.shape)}")
     if spec.type == "string":
         return _text(name, array[0], spec)
-    return _number(name, array[0], spec, spec.type)
+    return _number(name, array[0], spec, _checked_kind(name, array, spec.type))
+
+
+def _checked_kind(name: str, array: np.ndarray[Any, Any], kind: str) -> str:
+    if array.dtype.kind not in {"int": "iu", "float": "f", "bool": "b"}[kind]:
+        raise InvalidRequest(name, f"expected {kind}, found {array.dtype}")
+    return kind
 
 
 def _number(name: str, item: Any, spec: Parameter, kind: str) -> Any:
-    kinds = {"int": "iu", "float": "f", "bool": "b"}
-    dtype = np.asarray(item).dtype
-    if dtype.kind not in kinds[kind]:
-        raise InvalidRequest(name, f"expected {kind}, found {dtype}")
     # A float32 on the wire stands for the decimal its sender wrote: 0.7, not 0.699999988. Steps are counted from it
     # (int(10 * strength)), so the difference is a whole step.
     value = float(str(np.float32(item))) if kind == "float" else item.item()
