@@ -7,7 +7,7 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,10 @@ from gesso_backend import bundle as bundles
 from gesso_backend.bundle import Bundle
 from gesso_backend.errors import RequestError
 from gesso_backend.events import Event
+from gesso_backend.samplers import SAMPLERS
 from gesso_backend.service import Service
 from gesso_backend.settings import Settings
+from gesso_backend.tokens import Tokens
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -31,7 +33,7 @@ TOKENS = 8
 
 def _network(name: str, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> dict[str, Any]:
     def tensors(shapes: Mapping[str, Any]) -> dict[str, Any]:
-        dtypes = {"input_ids": "int64"}
+        dtypes = {"input_ids": "int64", "clip_skip": "int64"}
         return {key: {"dtype": dtypes.get(key, "float32"), "shape": shape} for key, shape in shapes.items()}
 
     return {"file": f"{name}.onnx", "precision": "fp32", "inputs": tensors(inputs), "outputs": tensors(outputs)}
@@ -41,10 +43,12 @@ def manifest(in_channels: int = 9) -> dict[str, Any]:
     """bundle.json of a model whose latents are an eighth of its pictures. A fresh copy each time, to spoil at will."""
     b, h, w = "batch", "height", "width"
     networks = {
-        "text_encoder": _network("text_encoder", {"input_ids": [b, TOKENS]}, {"last_hidden_state": [b, TOKENS, 4]}),
+        "text_encoder": _network(
+            "text_encoder", {"input_ids": [b, TOKENS], "clip_skip": [b]}, {"prompt_embeds": [b, TOKENS, 4]}
+        ),
         "unet": _network(
             "unet",
-            {"sample": [b, in_channels, h, w], "timestep": [b], "encoder_hidden_states": [b, TOKENS, 4]},
+            {"sample": [b, in_channels, h, w], "timestep": [b], "encoder_hidden_states": [b, "tokens", 4]},
             {"noise_pred": [b, 4, h, w]},
         ),
         "vae_encoder": _network("vae_encoder", {"sample": [b, 3, h, w]}, {"moments": [b, 8, "lh", "lw"]}),
@@ -53,7 +57,7 @@ def manifest(in_channels: int = 9) -> dict[str, Any]:
     files = [spec["file"] for spec in networks.values()] + ["tokenizer/tokenizer.json"]
     return copy.deepcopy(
         {
-            "schema_version": 1,
+            "schema_version": 2,
             "name": "fake",
             "family": "stable-diffusion",
             "networks": networks,
@@ -68,16 +72,25 @@ def manifest(in_channels: int = 9) -> dict[str, Any]:
             "parameters": {
                 "prompt": {"type": "string", "max_bytes": 64},
                 "negative_prompt": {"type": "string", "max_bytes": 64, "default": ""},
+                "negative_prompt_strength": {"type": "float", "default": 1.0, "minimum": 0.0, "maximum": 2.0},
+                "prompt_weighting": {"type": "bool", "default": False},
+                "long_prompt": {"type": "bool", "default": True},
+                "clip_skip": {"type": "int", "default": 0, "minimum": 0, "maximum": 1},
                 "height": {"type": "int", "default": 32, "minimum": 16, "maximum": 256},
                 "width": {"type": "int", "default": 48, "minimum": 16, "maximum": 256},
                 "num_inference_steps": {"type": "int", "default": 3, "minimum": 1, "maximum": 200},
                 "guidance_scale": {"type": "float", "default": 7.5, "minimum": 0.0, "maximum": 50.0},
+                "guidance_rescale": {"type": "float", "default": 0.0, "minimum": 0.0, "maximum": 1.0},
                 "strength": {"type": "float", "default": 1.0, "minimum": 0.0, "maximum": 1.0},
                 "seed": {"type": "int", "minimum": 0, "maximum": 2**63 - 1},
                 "scheduler": {
                     "type": "string", "default": "ddim",
-                    "choices": ["ddim", "pndm", "euler", "euler_ancestral", "dpmpp_2m", "dpmpp_2m_karras"],
+                    "choices": [name for name in SAMPLERS if not name.startswith("flow_")],
                 },
+                "timestep_spacing": {"type": "string", "choices": ["leading", "linspace", "trailing"]},
+                "timesteps": {"type": "ints", "minimum": 0, "maximum": 10000, "max_items": 200},
+                "sigmas": {"type": "floats", "minimum": 0.0, "maximum": 1000.0, "max_items": 201},
+                "eta": {"type": "float", "default": 0.0, "minimum": 0.0, "maximum": 1.0},
                 "num_images_per_prompt": {"type": "int", "default": 1, "minimum": 1, "maximum": 8},
                 "padding_mask_crop": {"type": "int", "minimum": -1, "maximum": 4096},
                 "mask_feather": {"type": "int", "default": 0, "minimum": 0, "maximum": 256},
@@ -112,9 +125,15 @@ def write_bundle(folder: Path) -> Path:
 class FakeTokenizer:
     """A letter is a token."""
 
-    def encode(self, prompt: str) -> tuple[npt.NDArray[np.int64], str]:
-        letters = [ord(letter) for letter in prompt[:TOKENS]]
-        return np.array(letters + [2] * (TOKENS - len(letters)), np.int64), prompt[TOKENS:]
+    def encode(self, pieces: Sequence[tuple[str, float]], max_chunks: int = 1) -> Tokens:
+        text = "".join(piece for piece, _ in pieces)
+        chunks = max(1, min(-(-len(text) // TOKENS), max_chunks))
+        fits = text[: chunks * TOKENS]
+        ids = [ord(letter) for letter in fits] + [2] * (chunks * TOKENS - len(fits))
+        weights = [weight for piece, weight in pieces for _ in piece][: chunks * TOKENS]
+        weights += [1.0] * (chunks * TOKENS - len(weights))
+        shape = (chunks, TOKENS)
+        return Tokens(np.reshape(ids, shape), np.array(weights, np.float32).reshape(shape), text[len(fits) :])
 
 
 class FakeEngines(dict[str, Callable[..., Arrays]]):
@@ -143,9 +162,10 @@ class FakeEngines(dict[str, Callable[..., Arrays]]):
         return engine
 
     @staticmethod
-    def _text_encoder(input_ids: npt.NDArray[Any]) -> Arrays:
+    def _text_encoder(input_ids: npt.NDArray[Any], clip_skip: npt.NDArray[Any]) -> Arrays:
         width = np.arange(1, 5, dtype=np.float32)
-        return {"last_hidden_state": input_ids[..., None].astype(np.float32) * width / np.float32(128)}
+        skipped = clip_skip[:, None, None].astype(np.float32)
+        return {"prompt_embeds": input_ids[..., None].astype(np.float32) * width / np.float32(128) - skipped}
 
     @staticmethod
     def _unet(sample: npt.NDArray[Any], timestep: npt.NDArray[Any], encoder_hidden_states: npt.NDArray[Any]) -> Arrays:
@@ -265,6 +285,8 @@ def inputs(**values: Any) -> Arrays:
             continue
         if isinstance(value, np.ndarray):
             tensors[name] = value
+        elif isinstance(value, list):
+            tensors[name] = np.array(value, dtypes[type(value[0])])
         elif isinstance(value, str):
             tensors[name] = np.array([value.encode()], np.object_)
         else:

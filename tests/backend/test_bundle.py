@@ -65,8 +65,8 @@ FAULTS: dict[str, tuple[Callable[[Document], None], str]] = {
         put("parameters.seed.type", "integer"),
         "parameters.seed.type: 'integer' is not one of string, int, float, bool",
     ),
-    "another schema": (put("schema_version", 2), "schema_version: 2 is not 1; export again with this gesso-export"),
-    "no schema": (drop("schema_version"), "schema_version: None is not 1; export again with this gesso-export"),
+    "another schema": (put("schema_version", 3), "schema_version: 3 is not 2; export again with this gesso-export"),
+    "no schema": (drop("schema_version"), "schema_version: None is not 2; export again with this gesso-export"),
     "another family": (put("family", "flux"), "family: 'flux' is not one of stable-diffusion"),
     "a network's file unlisted": (
         put("networks.unet.file", "other.onnx"),

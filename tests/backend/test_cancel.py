@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Sequence
 
-import numpy as np
-import numpy.typing as npt
 import pytest
 
 from backend.fakes import (
@@ -24,6 +23,7 @@ from backend.fakes import (
     until,
 )
 from gesso_backend.events import Event
+from gesso_backend.tokens import Tokens
 
 BOTH_LOOPS = pytest.mark.parametrize("loop", ["batched", "plain"])
 
@@ -120,10 +120,10 @@ class HeldTokenizer(FakeTokenizer):
     def __init__(self) -> None:
         self.reached, self.open = threading.Event(), threading.Event()
 
-    def encode(self, prompt: str) -> tuple[npt.NDArray[np.int64], str]:
+    def encode(self, pieces: Sequence[tuple[str, float]], max_chunks: int = 1) -> Tokens:
         self.reached.set()
         assert self.open.wait(WAIT_SECONDS)
-        return super().encode(prompt)
+        return super().encode(pieces, max_chunks)
 
 
 @BOTH_LOOPS

@@ -8,8 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
 
-from backend.fakes import Arrays, FakeEngines, FakeTokenizer, fake_bundle, hole, inputs, picture
+from backend.fakes import TOKENS, Arrays, FakeEngines, FakeTokenizer, fake_bundle, hole, inputs, picture
+from gesso_backend import denoise
 from gesso_backend.bundle import Bundle
 from gesso_backend.denoise import Call, Conditions, Preview, Progress, encode, preview_rgb, sample
 from gesso_backend.errors import InternalError
@@ -126,6 +129,49 @@ def test_each_step_has_the_timestep_and_scale_of_its_row() -> None:
         assert call.inputs["timestep"].dtype == np.float32
     start = NoiseStream(5).normal(SHAPE) * np.float32(prepared.plan.init_noise_sigma)
     np.testing.assert_array_equal(unet_calls(items)[0].inputs["sample"][:1], start * np.float32(steps[0].input_scale))
+
+
+def test_the_texts_of_a_long_prompt_are_one_sequence() -> None:
+    """Guards the order of chunks, and clip_skip on its way to the text encoder."""
+    long = "x" * TOKENS + "y"
+    items, _ = run(fake_bundle(), prompt=long, negative_prompt="n", clip_skip=1)
+    (encoding,) = [item for item in items if isinstance(item, Call) and item.network == "text_encoder"]
+    assert encoding.inputs["input_ids"][:, 0].tolist() == [ord("n"), 2, ord("x"), ord("y")]
+    assert encoding.inputs["clip_skip"].tolist() == [1] * 4
+    embeddings = unet_calls(items)[0].inputs["encoder_hidden_states"]
+    assert embeddings.shape == (2, 2 * TOKENS, 4)
+    assert embeddings[1, [0, TOKENS], 0].tolist() == [np.float32(ord(letter) / 128 - 1) for letter in "xy"]
+
+
+def test_emphasis_scales_tokens_and_keeps_the_mean() -> None:
+    """Guards the web UI's arithmetic: a weight of 2 on one token, the rest made smaller so that the mean stays."""
+    embeddings = np.random.default_rng(0).standard_normal((2, 5, 3), np.float32)
+    weights = np.ones((2, 5), np.float32)
+    np.testing.assert_array_equal(denoise._weigh(embeddings, weights), embeddings)
+    weights[0, 2] = 2
+    weighed = denoise._weigh(embeddings, weights)
+    np.testing.assert_allclose(weighed.mean(axis=(1, 2)), embeddings.mean(axis=(1, 2)), rtol=1e-4)
+    np.testing.assert_allclose(weighed[0, 2] / weighed[0, 1], 2 * embeddings[0, 2] / embeddings[0, 1], rtol=1e-4)
+    np.testing.assert_array_equal(weighed[1], embeddings[1])
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.5, 1.0, 2.0])
+def test_the_negative_prompts_strength_is_its_distance_from_nothing(strength: float) -> None:
+    """Guards both ends: 0 is no negative prompt, 1 is the negative prompt as it is."""
+    items, _ = run(fake_bundle(), prompt="p", negative_prompt="n", negative_prompt_strength=strength)
+    negative, prompt = unet_calls(items)[0].inputs["encoder_hidden_states"][:, 0, 0]
+    nothing, n, p = (np.float32(number / 128) for number in (2, ord("n"), ord("p")))
+    assert prompt == p
+    assert negative == pytest.approx(nothing + strength * (n - nothing))
+
+
+def test_guidance_rescale_brings_the_spread_back_to_the_conditional_one() -> None:
+    """Guards section 3.4 of arXiv:2305.08891 as diffusers has it: standard deviations over all but the row axis."""
+    prediction = np.random.default_rng(0).standard_normal((2, 4, 5, 6), np.float32)
+    guided = prediction[:1] + np.float32(6) * (prediction[1:] - prediction[:1])
+    expected = rescale_noise_cfg(torch.from_numpy(guided), torch.from_numpy(prediction[1:]), guidance_rescale=0.7)
+    np.testing.assert_allclose(denoise._guide(prediction, 6.0, 0.7), expected.numpy(), rtol=1e-5)
+    np.testing.assert_array_equal(denoise._guide(prediction, 6.0, 0.0), guided)
 
 
 def test_guidance_is_unconditional_plus_scale_times_the_difference() -> None:

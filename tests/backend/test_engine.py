@@ -26,12 +26,15 @@ def rows_of(network: str, spec: NetworkSpec, factor: int, h: int, w: int) -> dic
     pixels = 1 if network == "unet" else factor  # the UNet calls its latents' axes height and width
     axes: dict[str, int] = {
         "batch": MOST_ROWS, "height": h * pixels, "width": w * pixels, "latent_height": h, "latent_width": w,
+        "tokens": 154,
     }  # fmt: skip
     arrays: dict[str, npt.NDArray[Any]] = {}
     for name, tensor in spec.inputs.items():
         shape = [axes[axis] if isinstance(axis, str) else axis for axis in tensor.shape]
         if name == "input_ids":
             arrays[name] = rng.integers(0, 49408, shape)
+        elif name == "clip_skip":
+            arrays[name] = rng.integers(0, 2, shape)
         elif name == "timestep":
             arrays[name] = rng.uniform(0, 999, shape).astype(np.float32)
         else:

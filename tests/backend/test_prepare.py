@@ -11,12 +11,12 @@ import pytest
 import torch
 from diffusers.image_processor import VaeImageProcessor
 
-from backend.fakes import FakeTokenizer, fake_bundle, hole, inputs, picture
+from backend.fakes import TOKENS, FakeTokenizer, fake_bundle, hole, inputs, picture
 from backend.real import Real
-from gesso_backend.bundle import Bundle
+from gesso_backend.bundle import Bundle, Parameter
 from gesso_backend.errors import InvalidRequest
 from gesso_backend.mask import feather
-from gesso_backend.prepare import Prepared, prepare, to_network, to_picture
+from gesso_backend.prepare import MAX_CHUNKS, Prepared, prepare, to_network, to_picture
 from gesso_backend.request import parse
 
 IMAGE, MASK = picture(32, 48), hole(32, 48)
@@ -32,57 +32,116 @@ def prepared_of(bundle: Bundle | None = None, tokenizer: Any = None, **values: A
 LONG = "a photograph of a weathered stone bridge over a quiet river, " * 8
 
 
+def plain(prompt: str) -> list[tuple[str, float]]:
+    return [(prompt, 1.0)]
+
+
 def test_a_prompt_over_the_limit_warns_with_the_text_that_was_cut(real: Real) -> None:
     """Guards against prompts that are cut in silence: the end of a long prompt is often its point."""
-    prepared = prepared_of(real.bundle, real.tokenizer, prompt=LONG)
+    prepared = prepared_of(real.bundle, real.tokenizer, prompt=LONG, long_prompt=False)
     (warning,) = prepared.warnings
     head, _, quoted = warning.partition("; cut: ")
     assert head == "prompt is over the limit of 77 tokens"
     cut = quoted.strip("'")
     assert LONG.strip().endswith(cut)
     kept = LONG.strip().removesuffix(cut)
-    again, nothing = real.tokenizer.encode(kept)
-    assert nothing == ""
-    np.testing.assert_array_equal(again, prepared.input_ids[1])  # what was not cut is what is used
-    assert real.tokenizer.encode(f"{kept} {cut.split()[0]}")[1] != ""  # and one word more would not have fitted
+    again = real.tokenizer.encode(plain(kept))
+    assert again.cut == ""
+    np.testing.assert_array_equal(again.ids, prepared.input_ids[1])  # what was not cut is what is used
+    assert real.tokenizer.encode(plain(f"{kept} {cut.split()[0]}")).cut != ""  # one word more would not have fitted
 
 
 def test_the_negative_prompt_is_cut_and_told_under_its_own_name(real: Real) -> None:
     """Guards the warning's field; both prompts can be too long at once."""
-    prepared = prepared_of(real.bundle, real.tokenizer, prompt=LONG, negative_prompt=LONG)
+    prepared = prepared_of(real.bundle, real.tokenizer, prompt=LONG, negative_prompt=LONG, long_prompt=False)
     assert [warning.split()[0] for warning in prepared.warnings] == ["negative_prompt", "prompt"]
 
 
 def test_a_prompt_at_the_limit_is_not_warned_of(real: Real) -> None:
     """Guards off by one: 75 words of one token and the two ends are 77."""
     fits, too_long = " ".join(["fox"] * 75), " ".join(["fox"] * 76)
-    assert prepared_of(real.bundle, real.tokenizer, prompt=fits).warnings == ()
-    assert prepared_of(real.bundle, real.tokenizer, prompt=too_long).warnings == (
+    assert prepared_of(real.bundle, real.tokenizer, prompt=fits).input_ids.shape == (2, 1, 77)
+    assert prepared_of(real.bundle, real.tokenizer, prompt=fits, long_prompt=False).warnings == ()
+    assert prepared_of(real.bundle, real.tokenizer, prompt=too_long).input_ids.shape == (2, 2, 77)
+    assert prepared_of(real.bundle, real.tokenizer, prompt=too_long, long_prompt=False).warnings == (
         "prompt is over the limit of 77 tokens; cut: 'fox'",
     )
+
+
+def test_a_long_prompt_is_as_many_chunks_as_it_needs(real: Real) -> None:
+    """Guards the text beyond 75 tokens: each chunk has its own start and end, and together they are the prompt."""
+    spec = real.bundle.tokenizer
+    prepared = prepared_of(real.bundle, real.tokenizer, prompt=LONG, negative_prompt="blurry")
+    negative, prompt = prepared.input_ids
+    assert prepared.warnings == ()
+    content = [int(i) for chunk in prompt for i in chunk[1:-1] if i not in (spec.eos_token_id, spec.pad_token_id)]
+    assert content == real.tokenizer._tokenizer.encode(LONG, add_special_tokens=False).ids
+    assert (prompt[:, 0] == spec.bos_token_id).all()
+    assert prompt[0, -1] == spec.eos_token_id
+    nothing = real.tokenizer.encode(plain("")).ids[0]
+    assert len(prompt) == len(negative) == 2
+    np.testing.assert_array_equal(negative[1], nothing)  # the shorter text is filled up
+
+
+def test_chunks_end_somewhere() -> None:
+    """Guards the cost of one request: 16 KiB of prompt would be sixty chunks in every attention."""
+    longest = "x" * TOKENS * MAX_CHUNKS
+    bounds = {"prompt": Parameter("string", max_bytes=1000)}
+    unbounded = dataclasses.replace(fake_bundle(), parameters={**fake_bundle().parameters, **bounds})
+    assert prepared_of(unbounded, prompt=longest).warnings == ()
+    prepared = prepared_of(unbounded, prompt=longest + "tail", negative_prompt="n")
+    assert prepared.input_ids.shape == (2, MAX_CHUNKS, TOKENS)
+    assert prepared.warnings == (f"prompt is over the limit of {TOKENS} tokens in each of 8 chunks; cut: 'tail'",)
 
 
 def test_token_ids_are_padded_to_the_full_length(real: Real) -> None:
     """Guards the text encoder's fixed axis, and the pad token, which differs between CLIP and OpenCLIP."""
     spec = real.bundle.tokenizer
-    ids, cut = real.tokenizer.encode("fox")
+    tokens = real.tokenizer.encode(plain("fox"))
+    ((ids,), cut) = tokens.ids, tokens.cut
     assert (len(ids), ids.dtype, cut) == (spec.max_length, np.int64, "")
     assert ids[0] == spec.bos_token_id
     assert ids[2] == spec.eos_token_id
     assert (ids[3:] == spec.pad_token_id).all()
 
 
+def test_emphasis_weighs_the_tokens_of_its_words(real: Real) -> None:
+    """Guards weights against sliding off their words, and the brackets against being read as text."""
+    prepared = prepared_of(real.bundle, real.tokenizer, prompt="a (red:1.5) fox", prompt_weighting=True)
+    same_words = prepared_of(real.bundle, real.tokenizer, prompt="a red fox")
+    np.testing.assert_array_equal(prepared.input_ids, same_words.input_ids)
+    assert prepared.token_weights[1, 0, :5].tolist() == [1, 1, 1.5, 1, 1]
+    assert (prepared.token_weights[0] == 1).all()
+    literal = prepared_of(real.bundle, real.tokenizer, prompt="a (red:1.5) fox")
+    assert (literal.token_weights == 1).all()
+    assert (literal.input_ids != same_words.input_ids).any()
+
+
+def test_a_weight_that_is_none_is_refused_in_its_own_prompt() -> None:
+    """Guards the field's name: two texts are read."""
+    with pytest.raises(InvalidRequest, match=r"negative_prompt: '1\.2\.3' is not a weight"):
+        prepared_of(prompt="(fine:1.2)", negative_prompt="(odd:1.2.3)", prompt_weighting=True)
+
+
+def test_the_empty_text_is_encoded_only_where_the_negative_prompt_is_compared_with_it() -> None:
+    """Guards the price: a third text for the text encoder only when it is used."""
+    assert prepared_of(prompt="p", negative_prompt="n").input_ids.shape[0] == 2
+    assert prepared_of(prompt="p", negative_prompt="n", negative_prompt_strength=0.5).input_ids.shape[0] == 3
+    unguided = prepared_of(prompt="p", negative_prompt="n", negative_prompt_strength=0.5, guidance_scale=1.0)
+    assert unguided.input_ids.shape[0] == 1
+
+
 @pytest.mark.parametrize("scale", [0.0, 0.999, 1.0])
 def test_guidance_of_one_or_less_is_one_row(scale: float) -> None:
     """Guards the price: no guidance, no unconditional row, and the row that is left is the prompt's."""
     prepared = prepared_of(prompt="p", negative_prompt="n", guidance_scale=scale)
-    assert prepared.input_ids[:, 0].tolist() == [ord("p")]
+    assert prepared.input_ids[:, 0, 0].tolist() == [ord("p")]
 
 
 def test_guidance_is_two_rows_the_negative_first() -> None:
     """Guards the order that the guidance formula takes for granted."""
     prepared = prepared_of(prompt="p", negative_prompt="n", guidance_scale=1.5)
-    assert prepared.input_ids[:, 0].tolist() == [ord("n"), ord("p")]
+    assert prepared.input_ids[:, 0, 0].tolist() == [ord("n"), ord("p")]
 
 
 # Steps

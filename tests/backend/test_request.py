@@ -31,8 +31,10 @@ def refuse(**values: Any) -> RequestError:
 def test_a_prompt_alone_is_text_to_image_with_every_default() -> None:
     """Guards the defaults against a second home: they come from the bundle."""
     assert accept(prompt="a fox") == Request(
-        task="text_to_image", prompt="a fox", negative_prompt="", image=None, mask_image=None, height=32, width=48,
-        num_inference_steps=3, guidance_scale=7.5, strength=1.0, seed=424242, scheduler="ddim",
+        task="text_to_image", prompt="a fox", negative_prompt="", negative_prompt_strength=1.0, prompt_weighting=False,
+        long_prompt=True, clip_skip=0, image=None, mask_image=None, height=32, width=48,
+        num_inference_steps=3, guidance_scale=7.5, guidance_rescale=0.0, strength=1.0, seed=424242, scheduler="ddim",
+        timestep_spacing=None, timesteps=None, sigmas=None, eta=0.0,
         num_images_per_prompt=1, padding_mask_crop=None, mask_feather=0, latent_blend=True, preview_every=0,
     )  # fmt: skip
 
@@ -58,18 +60,35 @@ def test_a_request_cannot_be_edited() -> None:
 def test_every_parameter_arrives() -> None:
     """Guards against an input that is validated and dropped."""
     request = accept(
-        prompt="p", negative_prompt="n", image=IMAGE, mask_image=MASK, num_inference_steps=7, guidance_scale=2.5,
-        strength=0.5, seed=9, scheduler="euler", num_images_per_prompt=2, padding_mask_crop=4, mask_feather=3,
+        prompt="p", negative_prompt="n", negative_prompt_strength=0.5, prompt_weighting=True, long_prompt=False,
+        clip_skip=1, image=IMAGE, mask_image=MASK, num_inference_steps=7, guidance_scale=2.5,
+        guidance_rescale=0.7, strength=0.5, seed=9, scheduler="euler", timestep_spacing="linspace", eta=0.3,
+        num_images_per_prompt=2, padding_mask_crop=4, mask_feather=3,
         latent_blend=False, preview_every=2,
     )  # fmt: skip
     found = {name: getattr(request, name) for name in INPUTS if name not in ("image", "mask_image", "height", "width")}
     assert found == {
-        "prompt": "p", "negative_prompt": "n", "num_inference_steps": 7, "guidance_scale": 2.5, "strength": 0.5,
-        "seed": 9, "scheduler": "euler", "num_images_per_prompt": 2, "padding_mask_crop": 4, "mask_feather": 3,
+        "prompt": "p", "negative_prompt": "n", "negative_prompt_strength": 0.5, "prompt_weighting": True,
+        "long_prompt": False, "clip_skip": 1, "num_inference_steps": 7, "guidance_scale": 2.5, "strength": 0.5,
+        "guidance_rescale": 0.7, "seed": 9, "scheduler": "euler", "timestep_spacing": "linspace", "timesteps": None,
+        "sigmas": None, "eta": 0.3, "num_images_per_prompt": 2, "padding_mask_crop": 4, "mask_feather": 3,
         "latent_blend": False, "preview_every": 2,
     }  # fmt: skip
     np.testing.assert_array_equal(request.image, IMAGE)
     np.testing.assert_array_equal(request.mask_image, MASK)
+
+
+@pytest.mark.parametrize(("name", "own"), [("timesteps", [900, 500, 7]), ("sigmas", [14.6, 0.7, 0.0])])
+def test_own_steps_arrive_in_place_of_a_number_of_steps(name: str, own: list[Any]) -> None:
+    """Guards against a number of steps that says something else than the list."""
+    request = accept(**{name: own})
+    assert getattr(request, name) == tuple(own)
+    assert request.num_inference_steps is None
+    effective = request.effective()
+    assert effective[name] == tuple(own)
+    assert "num_inference_steps" not in effective
+    error = refuse(**{name: own}, num_inference_steps=3)
+    assert str(error) == f"INVALID_ARG: num_inference_steps: is how many {name} there are; leave it out"
 
 
 # Names and presence
@@ -178,6 +197,14 @@ def test_a_guidance_that_is_no_number_is_refused(value: float) -> None:
         ("num_inference_steps", np.array(5, np.int32), "expected shape [1], found []"),
         ("num_inference_steps", np.array([[5]], np.int32), "expected shape [1], found [1, 1]"),
         ("prompt", np.array([], np.object_), "expected shape [1], found [0]"),
+        ("timesteps", np.array([], np.int32), "expected 1 to 200 numbers, found shape [0]"),
+        ("timesteps", np.zeros(201, np.int32), "expected 1 to 200 numbers, found shape [201]"),
+        ("timesteps", np.array([[5]], np.int32), "expected 1 to 200 numbers, found shape [1, 1]"),
+        ("timesteps", np.array([5.0], np.float32), "expected int, found float32"),
+        ("timesteps", np.array([5, -1], np.int32), "-1 is below the minimum 0"),
+        ("sigmas", np.array([5, 1], np.int32), "expected float, found int32"),
+        ("sigmas", np.array([5, np.nan], np.float32), "is not a number"),
+        ("sigmas", np.array([2e9, 1.0], np.float32), "2000000000.0 is above the maximum 1000.0"),
     ],
 )
 def test_a_tensor_of_another_type_or_shape_is_refused(name: str, tensor: np.ndarray[Any, Any], found: str) -> None:
@@ -223,9 +250,8 @@ def test_an_unknown_scheduler_is_not_found_and_lists_the_names() -> None:
     error = refuse(scheduler="ddimm")
     assert isinstance(error, NotFound)
     assert str(error) == (
-        "NOT_FOUND: scheduler: 'ddimm' is not one of "
-        "ddim, pndm, euler, euler_ancestral, dpmpp_2m, dpmpp_2m_karras"
-    )  # fmt: skip
+        f"NOT_FOUND: scheduler: 'ddimm' is not one of {', '.join(BUNDLE.parameters['scheduler'].choices or ())}"
+    )
 
 
 def test_bytes_that_are_not_utf8_are_refused() -> None:

@@ -15,13 +15,22 @@ from gesso_client.errors import Cancelled, NotFound
 PARAMETERS = {
     "prompt": {"type": "string", "max_bytes": 64},
     "negative_prompt": {"type": "string", "max_bytes": 64, "default": ""},
+    "negative_prompt_strength": {"type": "float", "default": 1.0, "minimum": 0.0, "maximum": 2.0},
+    "prompt_weighting": {"type": "bool", "default": False},
+    "long_prompt": {"type": "bool", "default": True},
+    "clip_skip": {"type": "int", "default": 0, "minimum": 0, "maximum": 1},
     "height": {"type": "int", "default": 32, "minimum": 8, "maximum": 2048},
     "width": {"type": "int", "default": 48, "minimum": 8, "maximum": 2048},
     "num_inference_steps": {"type": "int", "default": 4, "minimum": 1, "maximum": 1000},
     "guidance_scale": {"type": "float", "default": 7.5, "minimum": 0.0, "maximum": 50.0},
+    "guidance_rescale": {"type": "float", "default": 0.0, "minimum": 0.0, "maximum": 1.0},
     "strength": {"type": "float", "default": 1.0, "minimum": 0.0, "maximum": 1.0},
     "seed": {"type": "int", "minimum": 0, "maximum": 2**63 - 1},
     "scheduler": {"type": "string", "default": "ddim", "choices": ["ddim", "euler"]},
+    "timestep_spacing": {"type": "string", "choices": ["leading", "linspace", "trailing"]},
+    "timesteps": {"type": "ints", "minimum": 0, "maximum": 1000, "max_items": 5},
+    "sigmas": {"type": "floats", "minimum": 0.0, "maximum": 100.0, "max_items": 5},
+    "eta": {"type": "float", "default": 0.0, "minimum": 0.0, "maximum": 1.0},
     "num_images_per_prompt": {"type": "int", "default": 1, "minimum": 1, "maximum": 8},
     "padding_mask_crop": {"type": "int", "minimum": -1, "maximum": 4096},
     "mask_feather": {"type": "int", "default": 0, "minimum": 0, "maximum": 256},
@@ -33,7 +42,7 @@ PARAMETERS = {
 def description(**changes: Any) -> str:
     """The JSON a model's `gesso` parameter holds."""
     whole = {
-        "schema_version": 1,
+        "schema_version": 2,
         "name": "tiny",
         "family": "stable-diffusion",
         "native_inpainting": True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from client.fakes import PARAMETERS, description
 from gesso_client import InvalidRequest, ModelInfo
-from gesso_client.request import SCALARS, Options, build, task_of
+from gesso_client.request import DTYPES, LISTS, Options, build, task_of
 
 INFO = ModelInfo.parse("inpaint", description())
 IMAGE = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)
@@ -46,26 +47,52 @@ def test_what_is_left_out_is_not_sent() -> None:
 
 def test_every_option_has_its_type_on_the_wire() -> None:
     """The table of the wire contract: a tensor of another type is refused by Triton itself."""
-    texts = {"negative_prompt": "dog", "scheduler": "euler"}
-    reals = {"guidance_scale": 0.7, "strength": 0.5}
+    texts = {"negative_prompt": "dog", "scheduler": "euler", "timestep_spacing": "trailing"}
+    reals = {
+        "negative_prompt_strength": 0.9,
+        "guidance_scale": 0.7,
+        "guidance_rescale": 0.1,
+        "strength": 0.5,
+        "eta": 0.3,
+        "sigmas": [2.5, 1],
+    }
     integers = {"num_inference_steps": 3, "num_images_per_prompt": 2, "padding_mask_crop": -1, "mask_feather": 4}
-    integers |= {"preview_every": 1}
-    inputs = made(**texts, **reals, **integers, seed=2**62, latent_blend=False).inputs
+    integers |= {"clip_skip": 1, "preview_every": 1, "timesteps": (900, 500, 7)}
+    bools = {"latent_blend": False, "prompt_weighting": True, "long_prompt": False}
+    inputs = made(**texts, **reals, **integers, seed=2**62, **bools).inputs
     kinds = {name: array.dtype.kind + str(array.dtype.itemsize) for name, array in inputs.items()}
     assert kinds == (
-        {"image": "u1", "mask_image": "u1", "prompt": "O8", "seed": "i8", "latent_blend": "b1"}
+        {"image": "u1", "mask_image": "u1", "prompt": "O8", "seed": "i8"}
+        | dict.fromkeys(bools, "b1")
         | dict.fromkeys(texts, "O8")
         | dict.fromkeys(reals, "f4")
         | dict.fromkeys(integers, "i4")
     )
-    assert all(inputs[name].shape == (1,) for name in kinds.keys() & SCALARS.keys())
+    assert all(inputs[name].shape == (1,) for name in kinds.keys() & DTYPES.keys() - set(LISTS))
+    assert inputs["timesteps"].tolist() == [900, 500, 7]
+    assert inputs["sigmas"].tolist() == [2.5, 1.0]
     assert inputs["seed"][0] == 2**62
 
 
 def test_options_and_wire_name_the_same_things() -> None:
-    assert set(SCALARS) == set(PARAMETERS)
+    assert set(DTYPES) == set(PARAMETERS)
     of_the_client = {"model", "deadline", "fit_mask", "alpha_means"}
-    assert set(Options.__annotations__) == set(SCALARS) - {"prompt"} | of_the_client
+    assert set(Options.__annotations__) == set(DTYPES) - {"prompt"} | of_the_client
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (7, "7 is not a list"),
+        ("700", "'700' is not a list"),
+        ([], "expected 1 to 5 numbers, found 0"),
+        ([6, 5, 4, 3, 2, 1], "expected 1 to 5 numbers, found 6"),
+        ([500, 1.5], "1.5 is not an integer"),
+        ([1001, 5], "1001 is above the maximum 1000"),
+    ],
+)
+def test_a_list_is_checked_item_by_item(value: Any, words: str) -> None:
+    assert refused(re.escape(words), timesteps=value) == "timesteps"
 
 
 def test_an_unknown_option_is_named() -> None:

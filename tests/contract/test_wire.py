@@ -18,7 +18,7 @@ from gesso_backend.events import Event
 from gesso_backend.request import INPUTS, parse
 from gesso_client.events import Image, Preview, Progress, Reading
 from gesso_client.models import ModelInfo
-from gesso_client.request import SCALARS, Options, build
+from gesso_client.request import DTYPES, Options, build
 from gesso_client.transport.contract import ONCE
 
 PICTURES = {"image": [-1, -1, 3], "mask_image": [-1, -1]}
@@ -75,7 +75,7 @@ def test_the_backend_reads_the_inputs_that_are_declared(config: Any) -> None:
 
 def test_the_inputs_are_of_the_bundles_types_and_shapes(config: Any, bundle: Bundle) -> None:
     """Guards dtypes: with FP64 for FP32, every client in the world would be told so."""
-    wanted = {"string": "BYTES", "int": "INT32", "float": "FP32", "bool": "BOOL"}
+    wanted = {"string": "BYTES", "int": "INT32", "float": "FP32", "bool": "BOOL", "ints": "INT32", "floats": "FP32"}
     types_found = declared(config.input)
     for tensor in config.input:
         if tensor.name in PICTURES:
@@ -84,7 +84,7 @@ def test_the_inputs_are_of_the_bundles_types_and_shapes(config: Any, bundle: Bun
         else:
             spec = bundle.parameters[tensor.name]
             assert types_found[tensor.name] == ("INT64" if tensor.name == "seed" else wanted[spec.type])
-            assert list(tensor.dims) == [1]
+            assert list(tensor.dims) == [-1 if spec.type in ("ints", "floats") else 1]
         assert tensor.optional is (tensor.name != "prompt")
 
 
@@ -101,7 +101,7 @@ def test_int32_holds_every_bound_it_has_to(config: Any, bundle: Bundle) -> None:
 def test_the_client_sends_what_is_declared(config: Any) -> None:
     """Guards the client's table of scalars, and its keyword arguments, which have the wire's names."""
     scalars = {name: kind for name, kind in declared(config.input).items() if name not in PICTURES}
-    assert {name: np_to_triton_dtype(np.dtype(dtype)) for name, dtype in SCALARS.items()} == scalars
+    assert {name: np_to_triton_dtype(np.dtype(dtype)) for name, dtype in DTYPES.items()} == scalars
     assert set(Options.__annotations__) - OF_THE_CLIENT_ALONE == set(scalars) - {"prompt"}
     assert set(Options.__annotations__) >= OF_THE_CLIENT_ALONE
 
@@ -109,13 +109,17 @@ def test_the_client_sends_what_is_declared(config: Any) -> None:
 REQUESTS: dict[str, tuple[str, Any, Any, Options]] = {
     "nothing said": ("text_to_image", None, None, {}),
     "a size": ("text_to_image", None, None, {"height": 64, "width": 128, "seed": 0}),
+    "own steps": ("text_to_image", None, None, {"scheduler": "euler", "timesteps": [900, 500, 7]}),
+    "own sigmas": ("text_to_image", None, None, {"scheduler": "euler", "sigmas": [14.6, 0.7, 0]}),
     "a picture": ("image_to_image", IMAGE, None, {"strength": 0.7, "guidance_scale": 1.0}),
     "everything": (
         "inpaint", IMAGE, MASK,
         {
-            "negative_prompt": "ünï", "num_inference_steps": 7, "guidance_scale": 2.3, "strength": 0.55,
-            "seed": 2**63 - 9, "scheduler": "euler", "num_images_per_prompt": 2, "padding_mask_crop": -1,
-            "mask_feather": 3, "latent_blend": False, "preview_every": 2,
+            "negative_prompt": "ünï", "negative_prompt_strength": 0.3, "prompt_weighting": True, "long_prompt": False,
+            "clip_skip": 1, "num_inference_steps": 7, "guidance_scale": 2.3, "strength": 0.55,
+            "guidance_rescale": 0.7, "seed": 2**63 - 9, "scheduler": "ddim", "eta": 0.2, "timestep_spacing": "trailing",
+            "num_images_per_prompt": 2, "padding_mask_crop": -1, "mask_feather": 3, "latent_blend": False,
+            "preview_every": 2,
         },
     ),
 }  # fmt: skip
@@ -135,7 +139,7 @@ def test_what_the_client_builds_the_backend_reads_as_it_was_meant(
     assert request.task == task
     assert request.prompt == "a fox"
     for name, value in options.items():
-        assert getattr(request, name) == value
+        assert getattr(request, name) == (tuple(value) if isinstance(value, list) else value)
     assert (request.height, request.width) == (sent.height, sent.width)
     assert request.num_images_per_prompt == sent.count
     for name, pixels in (("image", image), ("mask_image", mask)):

@@ -13,13 +13,19 @@ import pytest
 import torch
 from diffusers import (
     DDIMScheduler,
+    DDPMScheduler,
     DPMSolverMultistepScheduler,
+    DPMSolverSinglestepScheduler,
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
+    HeunDiscreteScheduler,
+    LCMScheduler,
     PNDMScheduler,
     StableDiffusionImg2ImgPipeline,
     StableDiffusionInpaintPipeline,
     StableDiffusionPipeline,
+    TCDScheduler,
+    UniPCMultistepScheduler,
 )
 from PIL import Image
 
@@ -38,8 +44,23 @@ SAMPLERS: dict[str, Callable[[Any], Any]] = {
     "pndm": PNDMScheduler.from_config,
     "euler": EulerDiscreteScheduler.from_config,
     "euler_ancestral": EulerAncestralDiscreteScheduler.from_config,
-    "dpmpp_2m": lambda config: DPMSolverMultistepScheduler.from_config(config, use_karras_sigmas=False),
+    "dpmpp_2m": DPMSolverMultistepScheduler.from_config,
     "dpmpp_2m_karras": lambda config: DPMSolverMultistepScheduler.from_config(config, use_karras_sigmas=True),
+    "ddpm": DDPMScheduler.from_config,
+    "heun": HeunDiscreteScheduler.from_config,
+    "dpmpp_2m_sde": lambda config: DPMSolverMultistepScheduler.from_config(config, algorithm_type="sde-dpmsolver++"),
+    "dpmpp_2s": DPMSolverSinglestepScheduler.from_config,
+    "unipc": UniPCMultistepScheduler.from_config,
+    "lcm": LCMScheduler.from_config,
+    "tcd": TCDScheduler.from_config,
+}
+SPACED: dict[str, Callable[[Any], Any]] = {
+    "euler_karras": lambda config: EulerDiscreteScheduler.from_config(config, use_karras_sigmas=True),
+    "heun_exponential": lambda config: HeunDiscreteScheduler.from_config(config, use_exponential_sigmas=True),
+    "dpmpp_2m_sde_beta": lambda config: DPMSolverMultistepScheduler.from_config(
+        config, algorithm_type="sde-dpmsolver++", use_beta_sigmas=True
+    ),
+    "unipc_sgm_uniform": lambda config: UniPCMultistepScheduler.from_config(config, timestep_spacing="trailing"),
 }
 # The second pair differs in all that a checkpoint may: widths, VAE factor, text encoder, what the UNet predicts.
 CHECKPOINTS: dict[str, dict[str, Any]] = {
@@ -90,6 +111,51 @@ def test_every_sampler_paints_what_diffusers_paints(
     check(parity_server, gesso_bundles, kind + prediction, task, strength, scheduler, guidance_scale, 6, (16, 16))
 
 
+@pytest.mark.parametrize("scheduler", SPACED)
+@pytest.mark.parametrize(("kind", "task", "strength"), TASKS[::3])
+def test_spaced_samplers_paint_what_diffusers_paints(
+    parity_server: Server, gesso_bundles: Path, kind: str, task: str, strength: float | None, scheduler: str
+) -> None:
+    """Guards the names with a spacing; every one of them is held against its class in tests/backend/test_samplers."""
+    check(parity_server, gesso_bundles, kind, task, strength, scheduler, 7.5, 6, (16, 16))
+
+
+OPTIONS: list[tuple[str, str, float | None, dict[str, Any]]] = [  # scheduler, task, strength, the request's own
+    ("ddim", "inpaint", 0.6, {"eta": 0.4}),
+    ("tcd", "text_to_image", None, {"eta": 0.3}),
+    ("euler", "text_to_image", None, {"timesteps": [951, 700, 333, 20]}),
+    ("dpmpp_2m", "text_to_image", None, {"timesteps": [951, 700, 333, 20]}),
+    ("euler", "text_to_image", None, {"sigmas": [14.5, 3.25, 0.5, 0.0]}),
+    ("pndm", "text_to_image", None, {"guidance_rescale": 0.7}),
+]
+
+
+@pytest.mark.parametrize(("scheduler", "task", "strength", "options"), OPTIONS)
+def test_the_schedules_options_are_those_of_diffusers(
+    parity_server: Server,
+    gesso_bundles: Path,
+    scheduler: str,
+    task: str,
+    strength: float | None,
+    options: dict[str, Any],
+) -> None:
+    """Guards what a request may say of its steps, and guidance_rescale, on the way from the wire into the table."""
+    check(parity_server, gesso_bundles, "plain", task, strength, scheduler, 7.5, 6, (16, 16), **options)
+
+
+LONG = "a red balloon over the sea at dusk, oil on canvas, by an old master, with a golden frame, " * 6
+
+
+def test_a_long_prompt_is_what_diffusers_paints_from_joined_chunks(parity_server: Server, gesso_bundles: Path) -> None:
+    """Guards the chunks of a long prompt, encoded one by one by diffusers' own text encoder."""
+    check(parity_server, gesso_bundles, "plain", "text_to_image", None, "ddim", 7.5, 4, (16, 16), prompt=LONG)
+
+
+def test_clip_skip_is_that_of_diffusers(parity_server: Server, gesso_bundles: Path) -> None:
+    """Guards which layer is meant, and the final norm after it."""
+    check(parity_server, gesso_bundles, "plain", "text_to_image", None, "ddim", 7.5, 4, (16, 16), clip_skip=1)
+
+
 @pytest.mark.parametrize("scheduler", ["pndm", "euler_ancestral"])
 @pytest.mark.parametrize(("kind", "task", "strength"), TASKS)
 def test_oblong_pictures_are_what_diffusers_paints(
@@ -124,21 +190,24 @@ def check(
     guidance_scale: float,
     steps: int,
     latents: tuple[int, int],
+    **options: Any,
 ) -> None:
     factor = 2 ** (len(CHECKPOINTS[name].get("vae_channels", (0,) * 4)) - 1)
     height, width = factor * latents[0], factor * latents[1]
     image, mask = picture(height, width), blob(height, width)
-    request: dict[str, Any] = {"num_inference_steps": steps, "guidance_scale": guidance_scale, "scheduler": scheduler}
+    request: dict[str, Any] = {"guidance_scale": guidance_scale, "scheduler": scheduler, **options}
+    if not {"timesteps", "sigmas"} & options.keys():
+        request["num_inference_steps"] = steps
     extra: dict[str, Any] = {"image": image, "strength": strength}
     if task == "text_to_image":
         extra = {"height": height, "width": width}
     if task == "inpaint":
         extra |= {"mask_image": mask, "latent_blend": False, "padding_mask_crop": -1}
-    inputs = wire.tensors(prompt=PROMPT, negative_prompt=NEGATIVE, seed=SEED, **request, **extra)
+    inputs = wire.tensors(**{"prompt": PROMPT, "negative_prompt": NEGATIVE, "seed": SEED, **request, **extra})
     model = "inpaint_once" if name == "inpaint" else f"{name}_once"
     ours = wire.infer_grpc(server.grpc, inputs, model).image
 
-    theirs = paint(root, name, task, scheduler, height, width, image, mask, strength, steps, guidance_scale)
+    theirs = paint(root, name, task, scheduler, height, width, image, mask, strength, steps, guidance_scale, **options)
     painted = mask > 0 if task == "inpaint" else np.full((height, width), True)
     difference = np.abs(ours.astype(int) - theirs.astype(int))[painted]
     assert difference.max() <= 2
@@ -160,11 +229,12 @@ def paint(
     strength: float | None,
     steps: int,
     guidance_scale: float,
+    **options: Any,
 ) -> np.ndarray[Any, Any]:
     """The same job by diffusers."""
     pipeline, config = load(bundles.checkpoint(root, **CHECKPOINTS[name]), task)
-    pipeline.scheduler = SAMPLERS[scheduler](config)
-    arguments: dict[str, Any] = {"num_inference_steps": steps, "guidance_scale": guidance_scale}
+    pipeline.scheduler = {**SAMPLERS, **SPACED}[scheduler](config)
+    arguments: dict[str, Any] = {"num_inference_steps": steps, "guidance_scale": guidance_scale, **options}
     if task != "image_to_image":
         arguments |= {"height": height, "width": width}
     if task != "text_to_image":
@@ -172,8 +242,26 @@ def paint(
     if task == "inpaint":
         arguments |= {"mask_image": Image.fromarray(mask)}
     generator = torch.Generator("cpu").manual_seed(SEED)
-    result = pipeline(PROMPT, negative_prompt=NEGATIVE, generator=generator, **arguments)
-    return np.asarray(result.images[0])
+    prompt = arguments.pop("prompt", None)
+    if prompt is None:
+        texts: dict[str, Any] = {"prompt": PROMPT, "negative_prompt": NEGATIVE}
+    else:
+        texts = {"prompt_embeds": chunks(pipeline, prompt), "negative_prompt_embeds": chunks(pipeline, NEGATIVE)}
+    return np.asarray(pipeline(**texts, generator=generator, **arguments).images[0])
+
+
+def chunks(pipeline: Any, prompt: str) -> torch.Tensor:
+    """The embeddings of a prompt in chunks of 75 tokens, of LONG's length, each encoded as a prompt of its own."""
+    tokenizer, encoder = pipeline.tokenizer, pipeline.text_encoder
+    size = len(tokenizer(LONG, add_special_tokens=False, verbose=False).input_ids)
+    ids = tokenizer(prompt, add_special_tokens=False, verbose=False).input_ids
+    embedded = []
+    for start in range(0, size, 75):
+        words = [tokenizer.bos_token_id, *ids[start : start + 75], tokenizer.eos_token_id]
+        words += [tokenizer.pad_token_id] * (77 - len(words))
+        with torch.no_grad():
+            embedded.append(encoder(torch.tensor([words]))[0])
+    return torch.cat(embedded, 1)
 
 
 @cache

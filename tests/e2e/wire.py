@@ -23,7 +23,7 @@ Tensors = Mapping[str, npt.NDArray[Any]]
 DATATYPES = {"uint8": "UINT8", "int32": "INT32", "int64": "INT64", "float32": "FP32", "bool": "BOOL", "object": "BYTES"}
 DTYPES = {datatype: np.dtype(name) for name, datatype in DATATYPES.items()}
 INT32 = ["height", "width", "num_inference_steps", "num_images_per_prompt"]
-INT32 += ["padding_mask_crop", "mask_feather", "preview_every"]
+INT32 += ["clip_skip", "padding_mask_crop", "mask_feather", "preview_every"]
 TIMEOUT_SECONDS = 120.0
 
 
@@ -57,6 +57,8 @@ def tensors(**values: Any) -> dict[str, npt.NDArray[Any]]:
             return value
         if isinstance(value, str | bytes):
             return np.array([value.encode() if isinstance(value, str) else value], np.object_)
+        if isinstance(value, list):
+            return np.array(value, np.float32 if isinstance(value[0], float) else np.int32)
         kind = np.bool_ if isinstance(value, bool) else np.float32 if isinstance(value, float) else np.int64
         return np.array([value], np.int32 if name in INT32 else kind)
 

@@ -13,7 +13,7 @@ import pytest
 from gesso_export import manifest, preview
 from gesso_export.errors import CheckpointError, ManifestError
 from gesso_export.manifest import PreviewRgb, SizeSpec, VaeSpec
-from gesso_export.parameters import default_sampler, request_parameters
+from gesso_export.parameters import SAMPLERS, default_sampler, request_parameters
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "bundle.md"
 
@@ -36,11 +36,10 @@ def test_manifest_has_the_keys_and_parameters_docs_bundle_md_shows(bundle: Path)
         for side in ("inputs", "outputs"):
             shapes = json.dumps(network[side]).replace("768", "32")
             assert found["networks"][name][side] == json.loads(shapes)
-    sides = {"default": 256}
-    expected = {
-        name: {**parameter, **(sides if name in ("height", "width") else {})}
-        for name, parameter in documented["parameters"].items()
-    }
+    own = {"height": {"default": 256}, "width": {"default": 256}, "clip_skip": {"maximum": 1}}
+    own |= {"scheduler": {"choices": list(SAMPLERS)}}  # the page shows the first of them
+    assert documented["parameters"]["scheduler"]["choices"][:-1] == list(SAMPLERS[:3])
+    expected = {name: {**parameter, **own.get(name, {})} for name, parameter in documented["parameters"].items()}
     assert found["parameters"] == expected
 
 
@@ -78,7 +77,7 @@ def test_reading_and_writing_a_manifest_changes_nothing(bundle: Path) -> None:
         ("parameters.scheduler.choices", "ddim", "choices"),
         ("networks", {}, "text_encoder"),
         ("files", {}, ".onnx"),
-        ("schema_version", 2, "schema_version"),
+        ("schema_version", 3, "schema_version"),
         ("name", None, "name"),
     ],
 )
@@ -123,6 +122,11 @@ def test_a_manifest_may_not_name_files_outside_the_bundle(copied: Path) -> None:
         ("DPMSolverMultistepScheduler", {}, "dpmpp_2m"),
         ("DPMSolverMultistepScheduler", {"use_karras_sigmas": True}, "dpmpp_2m_karras"),
         ("LMSDiscreteScheduler", {}, "euler"),
+        ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}, "dpmpp_2m_sde"),
+        ("EulerDiscreteScheduler", {"use_exponential_sigmas": True}, "euler_exponential"),
+        ("EulerAncestralDiscreteScheduler", {"use_karras_sigmas": True}, "euler_ancestral"),
+        ("UniPCMultistepScheduler", {"use_beta_sigmas": True}, "unipc_beta"),
+        ("LCMScheduler", {}, "lcm"),
     ],
 )
 def test_default_sampler_follows_the_scheduler_class(scheduler: str, config: dict[str, Any], sampler: str) -> None:
@@ -136,7 +140,7 @@ def test_a_scheduler_class_nobody_knows_is_refused_with_the_list() -> None:
 
 @pytest.mark.parametrize("native", [16, 512, 768, 4096])
 def test_bounds_of_the_sides_hold_the_native_size_and_are_multiples(native: int) -> None:
-    side = request_parameters(SizeSpec(native, 8, 1), "ddim")["height"]
+    side = request_parameters(SizeSpec(native, 8, 1), "ddim", 12)["height"]
     assert isinstance(side.minimum, int)
     assert isinstance(side.maximum, int)
     assert side.minimum <= native <= side.maximum

@@ -104,9 +104,14 @@ def test_text_encoder_gives_prompt_embeds(exported: tuple[Path, Path], prompts: 
     checkpoint, bundle = exported
     tokenizer = CLIPTokenizer.from_pretrained(checkpoint / "tokenizer")
     ids = tokenizer(prompts, padding="max_length", max_length=77, truncation=True, return_tensors="pt").input_ids
+    model = CLIPTextModel.from_pretrained(checkpoint / "text_encoder").eval()
     with torch.inference_mode():
-        expected = CLIPTextModel.from_pretrained(checkpoint / "text_encoder").eval()(ids)[0]
-    assert error(engine(bundle, "text_encoder").run(None, {"input_ids": ids.numpy()})[0], expected) < TOLERANCE
+        expected = model(ids)[0]
+        skipping = model.final_layer_norm(model(ids, output_hidden_states=True).hidden_states[-2])  # as diffusers does
+    for clip_skip, embeddings in ((0, expected), (1, skipping)):
+        feed = {"input_ids": ids.numpy(), "clip_skip": np.full(len(prompts), clip_skip)}
+        assert error(engine(bundle, "text_encoder").run(None, feed)[0], embeddings) < TOLERANCE
+    assert error(skipping.numpy(), expected) > TOLERANCE
 
 
 def test_half_stored_openclip_v_prediction_checkpoint_is_exact_too(other: tuple[Path, Path]) -> None:
@@ -120,7 +125,8 @@ def test_half_stored_openclip_v_prediction_checkpoint_is_exact_too(other: tuple[
         noise_pred, prompt_embeds = unet(sample, timestep, text).sample, text_encoder(ids)[0]
     feed = {"sample": sample.numpy(), "timestep": timestep.numpy(), "encoder_hidden_states": text.numpy()}
     assert error(engine(bundle, "unet").run(None, feed)[0], noise_pred) < TOLERANCE
-    assert error(engine(bundle, "text_encoder").run(None, {"input_ids": ids.numpy()})[0], prompt_embeds) < TOLERANCE
+    feed = {"input_ids": ids.numpy(), "clip_skip": np.zeros(2, np.int64)}
+    assert error(engine(bundle, "text_encoder").run(None, feed)[0], prompt_embeds) < TOLERANCE
 
 
 @pytest.mark.parametrize("network", ["text_encoder", "unet", "vae_encoder", "vae_decoder"])

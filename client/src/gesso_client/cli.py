@@ -212,10 +212,25 @@ def _request_arguments() -> _Parser:
         "-o", "--output", type=Path, required=True, metavar="OUT", help="the format follows the extension"
     )
     request.add_argument("--negative", dest="negative_prompt", metavar="TEXT")
+    request.add_argument("--negative-strength", type=float, dest="negative_prompt_strength", metavar="SHARE")
+    request.add_argument(
+        "--weighting", action="store_true", default=None, dest="prompt_weighting", help="read (word:1.3) and [word]"
+    )
+    request.add_argument(
+        "--cut-long", action="store_false", default=None, dest="long_prompt", help="cut prompts of over 75 tokens"
+    )
+    request.add_argument("--clip-skip", type=int, metavar="LAYERS")
     request.add_argument("--steps", type=int, dest="num_inference_steps", metavar="N")
     request.add_argument("--guidance", type=float, dest="guidance_scale", metavar="SCALE")
     request.add_argument("--seed", type=int)
+    request.add_argument("--guidance-rescale", type=float, metavar="SHARE", help="0 to 1; against washed-out guidance")
     request.add_argument("--scheduler")
+    request.add_argument("--spacing", dest="timestep_spacing", help="of the timesteps: leading, linspace or trailing")
+    request.add_argument(
+        "--timesteps", type=_numbers(int), metavar="T,T,...", help="your own, falling; no --steps then"
+    )
+    request.add_argument("--sigmas", type=_numbers(float), metavar="S,S,...", help="your own, falling; no --steps then")
+    request.add_argument("--eta", type=float, help="noise of ddim, gamma of tcd: 0 to 1")
     request.add_argument(
         "--count", type=int, dest="num_images_per_prompt", metavar="N", help="pictures, written to OUT-0, OUT-1, ..."
     )
@@ -226,6 +241,13 @@ def _request_arguments() -> _Parser:
     request.add_argument("--model", help=f"default: {DEFAULT_MODEL}")
     request.add_argument("--deadline", type=float, metavar="SECONDS")
     return request
+
+
+def _numbers(kind: type[int] | type[float]) -> Callable[[str], list[int] | list[float]]:
+    def numbers(text: str) -> list[int] | list[float]:
+        return [kind(item) for item in text.split(",")]
+
+    return numbers
 
 
 def _count(text: str) -> int:

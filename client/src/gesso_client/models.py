@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import math
 import operator
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 from gesso_client.errors import InvalidRequest, NotFound, ServerError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -20,19 +20,30 @@ class Parameter:
     """One request parameter, as the bundle bounds it."""
 
     name: str
-    type: str  # string, int, float or bool
+    type: str  # string, int, float, bool, ints or floats
     default: Any = None  # None: optional, and absence has a meaning of its own
     minimum: float | None = None
     maximum: float | None = None
     choices: tuple[str, ...] | None = None
     max_bytes: int | None = None  # of a string, in UTF-8
+    max_items: int | None = None  # of a list; minimum and maximum are each item's
 
     def check(self, value: object) -> Any:
-        """The value as a plain str, int, float or bool.
+        """The value as a plain str, int, float or bool, or a tuple of ints or floats.
 
         Raises InvalidRequest (NotFound for a choice that does not exist) in the server's own words.
         """
-        checked: Any = _COERCE[self.type](self.name, value)
+        if self.type not in _LISTS:
+            return self._check_one(self.type, value)
+        if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+            raise InvalidRequest(f"{value!r} is not a list", self.name)
+        items = list(value)
+        if not 1 <= len(items) <= (self.max_items or len(items)):
+            raise InvalidRequest(f"expected 1 to {self.max_items} numbers, found {len(items)}", self.name)
+        return tuple(self._check_one(_LISTS[self.type], item) for item in items)
+
+    def _check_one(self, kind: str, value: object) -> Any:
+        checked: Any = _COERCE[kind](self.name, value)
         if isinstance(checked, str):
             self._check_text(checked)
         elif isinstance(checked, float) and math.isnan(checked):
@@ -103,7 +114,7 @@ class ModelInfo:
 
 
 def _parameter(name: str, spec: Mapping[str, Any]) -> Parameter:
-    if spec["type"] not in _COERCE:
+    if spec["type"] not in {**_COERCE, **_LISTS}:
         raise ValueError(f"{name} has the unknown type {spec['type']!r}")
     choices = spec.get("choices")
     return Parameter(
@@ -114,6 +125,7 @@ def _parameter(name: str, spec: Mapping[str, Any]) -> Parameter:
         maximum=spec.get("maximum"),
         choices=None if choices is None else tuple(choices),
         max_bytes=spec.get("max_bytes"),
+        max_items=spec.get("max_items"),
     )
 
 
@@ -148,3 +160,4 @@ def _bool(name: str, value: object) -> bool:
 
 
 _COERCE = {"string": _string, "int": _int, "float": _float, "bool": _bool}
+_LISTS = {"ints": "int", "floats": "float"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, TypedDict
@@ -23,13 +23,22 @@ class Options(TypedDict, total=False):
     """The keyword arguments of every call. None is the same as absent; absent is the server's default."""
 
     negative_prompt: str | None
+    negative_prompt_strength: float | None  # 1 as it is, 0 as if it were empty
+    prompt_weighting: bool | None  # read (word:1.3) and [word] as emphasis
+    long_prompt: bool | None  # in several chunks; False: cut with a warning
+    clip_skip: int | None  # last layers of the text encoder to leave out
     height: int | None  # pixels; text-to-image only
     width: int | None
     num_inference_steps: int | None
     guidance_scale: float | None
+    guidance_rescale: float | None  # 0 none
     strength: float | None  # needs an image
     seed: int | None  # absent: the server draws one and tells it
     scheduler: str | None
+    timestep_spacing: str | None  # leading, linspace or trailing
+    timesteps: Sequence[int] | None  # falling, in place of num_inference_steps
+    sigmas: Sequence[float] | None  # falling, likewise
+    eta: float | None
     num_images_per_prompt: int | None  # picture i uses seed + i
     padding_mask_crop: int | None  # pixels of context; -1 the whole image; absent: automatic
     mask_feather: int | None  # pixels, inside the mask only
@@ -42,18 +51,27 @@ class Options(TypedDict, total=False):
     alpha_means: AlphaMeans | None  # read the mask from the alpha of `mask`, or of `image` when mask is None
 
 
-# Every scalar of the wire and its type there; each has shape [1].
-SCALARS: Mapping[str, type[np.generic]] = MappingProxyType(
+# Every parameter of the wire and its type there; each has shape [1], but for LISTS.
+DTYPES: Mapping[str, type[np.generic]] = MappingProxyType(
     {
         "prompt": np.object_,
         "negative_prompt": np.object_,
+        "negative_prompt_strength": np.float32,
+        "prompt_weighting": np.bool_,
+        "long_prompt": np.bool_,
+        "clip_skip": np.int32,
         "height": np.int32,
         "width": np.int32,
         "num_inference_steps": np.int32,
         "guidance_scale": np.float32,
+        "guidance_rescale": np.float32,
         "strength": np.float32,
         "seed": np.int64,
         "scheduler": np.object_,
+        "timestep_spacing": np.object_,
+        "timesteps": np.int32,
+        "sigmas": np.float32,
+        "eta": np.float32,
         "num_images_per_prompt": np.int32,
         "padding_mask_crop": np.int32,
         "mask_feather": np.int32,
@@ -61,6 +79,7 @@ SCALARS: Mapping[str, type[np.generic]] = MappingProxyType(
         "preview_every": np.int32,
     }
 )
+LISTS = ("timesteps", "sigmas")
 
 
 @dataclass(frozen=True)
@@ -105,8 +124,8 @@ def build(
     if prompt is None:
         raise InvalidRequest("missing", "prompt")
     given: dict[str, object] = {"prompt": prompt}
-    given |= {name: value for name, value in options.items() if name in SCALARS and value is not None}
-    inputs = {name: _scalar(name, value, info) for name, value in given.items()}
+    given |= {name: value for name, value in options.items() if name in DTYPES and value is not None}
+    inputs = {name: _tensor(name, value, info) for name, value in given.items()}
     pictures = _pictures(task, image, mask, options)
     if "image" in pictures:
         height, width = pictures["image"].shape[:2]
@@ -133,14 +152,16 @@ def check_names(options: Mapping[str, object]) -> None:
             raise InvalidRequest(f"unknown option; known are {', '.join(Options.__annotations__)}", name)
 
 
-def _scalar(name: str, value: object, info: ModelInfo) -> Array:
+def _tensor(name: str, value: object, info: ModelInfo) -> Array:
     if name not in info.parameters:
         raise InvalidRequest(f"{info.name!r} does not take it", name)
     checked = info.parameters[name].check(value)
-    dtype = SCALARS[name]
-    if issubclass(dtype, np.integer) and not np.iinfo(dtype).min <= checked <= np.iinfo(dtype).max:
-        raise InvalidRequest(f"{checked} does not fit in {np.dtype(dtype).name}", name)
-    return np.array([checked.encode() if isinstance(checked, str) else checked], dtype=dtype)
+    items = checked if isinstance(checked, tuple) else (checked,)
+    dtype = DTYPES[name]
+    for item in items:
+        if issubclass(dtype, np.integer) and not np.iinfo(dtype).min <= item <= np.iinfo(dtype).max:
+            raise InvalidRequest(f"{item} does not fit in {np.dtype(dtype).name}", name)
+    return np.array([item.encode() if isinstance(item, str) else item for item in items], dtype=dtype)
 
 
 def _effective(name: str, inputs: Mapping[str, Array], info: ModelInfo, task: Task, otherwise: int) -> int:

@@ -76,7 +76,7 @@ def export(
             size=model.size,
             tokenizer=tokenizer_spec,
             preview_rgb=preview_rgb,
-            parameters=request_parameters(model.size, model.sampler),
+            parameters=request_parameters(model.size, model.sampler, model.text_layers),
             task_defaults=TASK_DEFAULTS,
             source=Source(checkpoint.name, checkpoint.revision, checkpoint.pipeline),
             license=license_text,

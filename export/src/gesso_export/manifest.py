@@ -1,4 +1,4 @@
-"""bundle.json as frozen dataclasses, and its one strict reader and writer (docs/bundle.md, schema version 1).
+"""bundle.json as frozen dataclasses, and its one strict reader and writer (docs/bundle.md, schema version 2).
 
 A field whose default is None is left out of the file when it is None; every other field is always there.
 """
@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from gesso_export.errors import ManifestError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 FILE_NAME = "bundle.json"
 NETWORKS = ("text_encoder", "unet", "vae_encoder", "vae_decoder")
 
@@ -89,6 +89,7 @@ class Parameter:
     maximum: Scalar | None = None
     choices: tuple[str, ...] | None = None
     max_bytes: int | None = None
+    max_items: int | None = None  # of a list; minimum and maximum are each item's
 
 
 @dataclass(frozen=True)

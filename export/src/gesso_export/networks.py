@@ -37,10 +37,17 @@ class NetworkModule(torch.nn.Module):  # type: ignore[misc]
 
 
 class TextEncoder(NetworkModule):
-    """input_ids [B, tokens] -> last_hidden_state [B, tokens, hidden]; diffusers calls that prompt_embeds."""
+    """input_ids [B, tokens], clip_skip [B] -> prompt_embeds [B, tokens, hidden].
 
-    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
-        return self.model(input_ids=input_ids).last_hidden_state.float()
+    `clip_skip` is how many of the last layers are left out; the final norm is not one of them, as in diffusers.
+    """
+
+    def forward(self, input_ids: torch.Tensor, clip_skip: torch.Tensor) -> torch.Tensor:
+        layers = self.model(input_ids=input_ids, output_hidden_states=True).hidden_states[1:]
+        picked = layers[-1]
+        for skipped, layer in enumerate(reversed(layers[:-1]), start=1):
+            picked = torch.where(clip_skip[:, None, None] == skipped, layer, picked)
+        return self.model.final_layer_norm(picked).float()
 
 
 class UNet(NetworkModule):

@@ -11,12 +11,15 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 Draw = Callable[[np.random.Generator, tuple[int, ...]], Array]
 
-# (batch, latent height, latent width): the traced one, one odd on both sides, one smaller than the others.
-_LATENT_CASES = ((2, 16, 24), (1, 17, 33), (3, 7, 9))
+# (batch, latent height, latent width, chunks of the prompt): the traced one, one odd on both sides, a small one.
+_LATENT_CASES = ((2, 16, 24, 2), (1, 17, 33, 1), (3, 7, 9, 3))
 
 
-def latent_cases(factor: int) -> tuple[Mapping[str, int], ...]:
-    """Sizes of the free axes; height and width are `factor` times the latent ones. The first is the one to trace."""
+def latent_cases(factor: int, tokens: int = 1) -> tuple[Mapping[str, int], ...]:
+    """Sizes of the free axes; height and width are `factor` times the latent ones. The first is the one to trace.
+
+    `tokens` are those of one chunk of a prompt.
+    """
     return tuple(
         {
             "batch": batch,
@@ -24,8 +27,9 @@ def latent_cases(factor: int) -> tuple[Mapping[str, int], ...]:
             "width": width * factor,
             "latent_height": height,
             "latent_width": width,
+            "tokens": chunks * tokens,
         }
-        for batch, height, width in _LATENT_CASES
+        for batch, height, width, chunks in _LATENT_CASES
     )
 
 
@@ -39,6 +43,6 @@ def uniform(low: float, high: float) -> Draw:
     return lambda rng, shape: rng.uniform(low, high, shape).astype(np.float32)
 
 
-def token_ids(vocabulary: int) -> Draw:
-    """Any tokens, int64."""
-    return lambda rng, shape: rng.integers(0, vocabulary, shape)
+def below(limit: int) -> Draw:
+    """Any of 0 to limit - 1, int64."""
+    return lambda rng, shape: rng.integers(0, limit, shape)

@@ -14,7 +14,7 @@ from gesso_export.loading import load_model
 from gesso_export.manifest import SchedulerSpec, SizeSpec, TensorSpec, VaeSpec
 from gesso_export.networks import Network, NetworkModule, TextEncoder, UNet, VaeDecoder, VaeEncoder
 from gesso_export.parameters import SCHEDULER_CLASSES, default_sampler, max_pixels
-from gesso_export.sampling import latent_cases, normal, token_ids, uniform
+from gesso_export.sampling import below, latent_cases, normal, uniform
 
 FAMILY = "stable-diffusion"
 PIPELINES = ("StableDiffusionInpaintPipeline", "StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
@@ -52,6 +52,7 @@ class StableDiffusion:
     weights: Mapping[str, Weights]
     tokenizer: Component
     max_length: int  # tokens of a prompt
+    text_layers: int
     scheduler: SchedulerSpec
     sampler: str
     vae: VaeSpec
@@ -74,6 +75,7 @@ def describe(checkpoint: Checkpoint) -> StableDiffusion:
         weights=weights,
         tokenizer=parts["tokenizer"],
         max_length=max_length,
+        text_layers=text["num_hidden_layers"],
         scheduler=SchedulerSpec(scheduler),
         sampler=default_sampler(parts["scheduler"].class_name, scheduler),
         vae=vae,
@@ -182,15 +184,17 @@ def _networks(
         return module(load_model(parts[name], weights[name]))
 
     channels, hidden = vae.latent_channels, text["hidden_size"]
-    prompt_embeds = TensorSpec("float32", ("batch", max_length, hidden))
     image = TensorSpec("float32", ("batch", 3, "height", "width"))
     return (
         Network(
             "text_encoder",
             load=partial(load, "text_encoder", TextEncoder),
-            inputs={"input_ids": TensorSpec("int64", ("batch", max_length))},
-            outputs={"last_hidden_state": prompt_embeds},
-            draws={"input_ids": token_ids(text["vocab_size"])},
+            inputs={
+                "input_ids": TensorSpec("int64", ("batch", max_length)),
+                "clip_skip": TensorSpec("int64", ("batch",)),
+            },
+            outputs={"prompt_embeds": TensorSpec("float32", ("batch", max_length, hidden))},
+            draws={"input_ids": below(text["vocab_size"]), "clip_skip": below(text["num_hidden_layers"])},
             cases=latent_cases(1),
         ),
         Network(
@@ -199,11 +203,11 @@ def _networks(
             inputs={
                 "sample": TensorSpec("float32", ("batch", in_channels, "height", "width")),
                 "timestep": TensorSpec("float32", ("batch",)),
-                "encoder_hidden_states": prompt_embeds,
+                "encoder_hidden_states": TensorSpec("float32", ("batch", "tokens", hidden)),
             },
             outputs={"noise_pred": TensorSpec("float32", ("batch", channels, "height", "width"))},
             draws={"sample": normal(), "timestep": uniform(0, 1000), "encoder_hidden_states": normal()},
-            cases=latent_cases(1),
+            cases=latent_cases(1, max_length),
         ),
         Network(
             "vae_encoder",

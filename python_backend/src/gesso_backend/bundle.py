@@ -15,7 +15,7 @@ from typing import Any, Literal
 from gesso_backend.errors import BundleError
 
 MANIFEST = "bundle.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -71,12 +71,13 @@ class PreviewSpec:
 class Parameter:
     """Bounds and default of one request parameter. No default: the parameter may be absent and that means something."""
 
-    type: Literal["string", "int", "float", "bool"]
+    type: Literal["string", "int", "float", "bool", "ints", "floats"]
     default: str | int | float | bool | None = None
     minimum: int | float | None = None
     maximum: int | float | None = None
     choices: tuple[str, ...] | None = None
     max_bytes: int | None = None
+    max_items: int | None = None  # of a list; minimum and maximum are each item's
 
 
 @dataclass(frozen=True)
@@ -137,13 +138,22 @@ FAMILIES = ("stable-diffusion",)
 PARAMETERS = (
     "prompt",
     "negative_prompt",
+    "negative_prompt_strength",
+    "prompt_weighting",
+    "long_prompt",
+    "clip_skip",
     "height",
     "width",
     "num_inference_steps",
     "guidance_scale",
+    "guidance_rescale",
     "strength",
     "seed",
     "scheduler",
+    "timestep_spacing",
+    "timesteps",
+    "sigmas",
+    "eta",
     "num_images_per_prompt",
     "padding_mask_crop",
     "mask_feather",

@@ -76,8 +76,17 @@ Driven: TypeAlias = Generator[Call | Progress | Preview, Arrays, Any]
 def encode(prepared: Prepared, bundle: Bundle) -> Generator[Call | Progress | Preview, Arrays, Conditions]:
     """Run the text encoder and the VAE encoder, as far as this request needs them."""
     request = prepared.request
-    outputs = yield Call("text_encoder", {"input_ids": prepared.input_ids})
-    embeddings = outputs["last_hidden_state"]
+    texts, chunks, length = prepared.input_ids.shape
+    clip_skip = np.full(texts * chunks, request.clip_skip, np.int64)
+    outputs = yield Call(
+        "text_encoder", {"input_ids": prepared.input_ids.reshape(texts * chunks, length), "clip_skip": clip_skip}
+    )
+    embeddings = _weigh(outputs["prompt_embeds"], prepared.token_weights.reshape(texts * chunks, length))
+    embeddings = embeddings.reshape(texts, chunks * length, -1)
+    if texts > 2:  # how far from nothing the negative prompt is
+        negative, prompt, nothing = embeddings
+        strength = np.float32(request.negative_prompt_strength)
+        embeddings = np.stack([nothing + strength * (negative - nothing), prompt])
     image = masked_image = None
     if prepared.pixels is not None and (
         not _from_noise(request) or request.latent_blend or not bundle.native_inpainting
@@ -135,7 +144,7 @@ def sample(
                 "encoder_hidden_states": conditions.embeddings,
             },
         )
-        predictions.appendleft(_guide(outputs["noise_pred"], request.guidance_scale))
+        predictions.appendleft(_guide(outputs["noise_pred"], request.guidance_scale, request.guidance_rescale))
         preview_due = request.preview_every and number % request.preview_every == 0 and number < len(plan.steps)
         x0 = estimate_x0(step, x, predictions[0]) if preview_due else None
         x = advance(step, samples, predictions, None if step.noise is None else noise_stream.normal(shape))
@@ -168,12 +177,33 @@ def _from_noise(request: Request) -> bool:
     return request.task == "text_to_image" or (request.task == "inpaint" and request.strength == 1)
 
 
-def _guide(prediction: Floats, guidance_scale: float) -> Floats:
-    """Classifier-free guidance (Ho and Salimans, arXiv:2207.12598) over rows [unconditional, conditional]."""
+def _weigh(embeddings: Floats, weights: Floats) -> Floats:
+    """Each token's embedding [chunks, tokens, width] times its weight [chunks, tokens], each chunk's mean as it was.
+
+    As Stable Diffusion web UI does it: without the mean all of the prompt would weigh more.
+    """
+    if (weights == 1).all():
+        return embeddings
+    scaled = embeddings * weights[..., None]
+    means: list[Floats] = [array.mean(axis=(1, 2), keepdims=True, dtype=np.float32) for array in (embeddings, scaled)]
+    weighed: Floats = scaled * (means[0] / means[1])
+    return weighed
+
+
+def _guide(prediction: Floats, scale: float, rescale: float) -> Floats:
+    """Classifier-free guidance (Ho and Salimans, arXiv:2207.12598) over rows [unconditional, conditional].
+
+    `rescale` is how far its spread is brought back to the conditional one's: section 3.4 of arXiv:2305.08891.
+    """
     if len(prediction) == 1:
         return prediction
     unconditional, conditional = prediction[:1], prediction[1:]
-    return unconditional + np.float32(guidance_scale) * (conditional - unconditional)
+    guided = unconditional + np.float32(scale) * (conditional - unconditional)
+    if not rescale:
+        return guided
+    spread = conditional.std(ddof=1, dtype=np.float32) / guided.std(ddof=1, dtype=np.float32)
+    rescaled: Floats = np.float32(rescale) * spread * guided + np.float32(1 - rescale) * guided
+    return rescaled
 
 
 def _latents(moments: Floats, noise_stream: NoiseStream | None, bundle: Bundle) -> Floats:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,8 +16,11 @@ from gesso_backend.bundle import Bundle
 from gesso_backend.canvas import Canvas
 from gesso_backend.errors import InvalidRequest
 from gesso_backend.mask import Floats, Pixels
+from gesso_backend.prompts import weighted
 from gesso_backend.request import Request, Task
 from gesso_backend.tokens import PromptTokenizer
+
+MAX_CHUNKS = 8  # of a long prompt: 600 tokens with CLIP's 75 to a chunk
 
 
 @dataclass(frozen=True)
@@ -29,12 +31,18 @@ class Prepared:
     canvas: Canvas
     plan: samplers.Plan
     latent_shape: tuple[int, int]  # (h, w)
-    input_ids: npt.NDArray[np.int64]  # [rows, max_length]: negative prompt and prompt, or the prompt alone
+    input_ids: npt.NDArray[np.int64]  # [texts, chunks, max_length]; see _tokens
+    token_weights: Floats  # [texts, chunks, max_length]
     pixels: Floats | None  # [1, 3, 8h, 8w] in [-1, 1]
     repaint: Floats | None  # [1, 1, 8h, 8w]; 1 repaints. An inpainting model without a mask repaints everything
     latent_mask: Floats | None  # [1, 1, h, w]; 1 repaints
     alpha: Pixels | None  # [H, W] of the original: weight of the painted pixels
     warnings: tuple[str, ...]
+
+    @property
+    def rows(self) -> int:
+        """Of each denoiser call for one picture: two with guidance."""
+        return 2 if self.request.guided else 1
 
 
 def prepare(request: Request, bundle: Bundle, tokenizer: PromptTokenizer) -> Prepared:
@@ -47,13 +55,10 @@ def prepare(request: Request, bundle: Bundle, tokenizer: PromptTokenizer) -> Pre
             f"worked at {canvas.scaled_width}x{canvas.scaled_height} and scaled back to {canvas.width}x{canvas.height}"
         )
 
-    prompts = [("negative_prompt", request.negative_prompt)] if request.guided else []
-    ids = []
-    for name, prompt in [*prompts, ("prompt", request.prompt)]:
-        tokens, cut = tokenizer.encode(prompt)
-        ids.append(tokens)
-        if cut:
-            warnings.append(f"{name} is over the limit of {bundle.tokenizer.max_length} tokens; cut: {cut!r}")
+    input_ids, token_weights, cuts = _tokens(request, tokenizer)
+    chunks = f" in each of {MAX_CHUNKS} chunks" if request.long_prompt else ""
+    for name, cut in cuts.items():
+        warnings.append(f"{name} is over the limit of {bundle.tokenizer.max_length} tokens{chunks}; cut: {cut!r}")
 
     pixels = repaint = latent_mask = alpha = None
     factor = bundle.vae.factor
@@ -76,13 +81,37 @@ def prepare(request: Request, bundle: Bundle, tokenizer: PromptTokenizer) -> Pre
         canvas=canvas,
         plan=plan,
         latent_shape=latent_shape,
-        input_ids=np.stack(ids),
+        input_ids=input_ids,
+        token_weights=token_weights,
         pixels=pixels,
         repaint=repaint,
         latent_mask=latent_mask,
         alpha=alpha,
         warnings=tuple(warnings),
     )
+
+
+def _tokens(request: Request, tokenizer: PromptTokenizer) -> tuple[npt.NDArray[np.int64], Floats, dict[str, str]]:
+    """Ids and weights [texts, chunks, max_length], and by its name the end of each text that did not fit.
+
+    The texts are the negative prompt, if it is used, the prompt, and the empty one where the negative prompt is to be
+    compared with it. The shorter ones are filled up with chunks of nothing.
+    """
+    texts = {"negative_prompt": request.negative_prompt} if request.guided else {}
+    texts["prompt"] = request.prompt
+    most = MAX_CHUNKS if request.long_prompt else 1
+    encoded = {
+        name: tokenizer.encode(weighted(text, name) if request.prompt_weighting else [(text, 1.0)], most)
+        for name, text in texts.items()
+    }
+    nothing = tokenizer.encode([("", 1.0)])
+    rows = list(encoded.values())
+    if request.guided and request.negative_prompt_strength != 1:
+        rows.append(nothing)
+    chunks = max(len(row.ids) for row in rows)
+    ids = [np.concatenate([row.ids] + [nothing.ids] * (chunks - len(row.ids))) for row in rows]
+    weights = [np.concatenate([row.weights] + [nothing.weights] * (chunks - len(row.weights))) for row in rows]
+    return np.stack(ids), np.stack(weights), {name: row.cut for name, row in encoded.items() if row.cut}
 
 
 def to_network(picture: Pixels) -> Floats:
@@ -101,28 +130,30 @@ def _pipeline_config(config: Mapping[str, Any], task: Task) -> dict[str, Any]:
     """The scheduler config after the edits that diffusers' pipelines make to it when they are built.
 
     All set steps_offset to 1. The inpainting one has PNDM skip its Runge-Kutta warm-up; the other two switch off
-    sample clipping (where the file leaves it out, only DDIM itself would clip).
+    sample clipping (where the file leaves it out, only DDIM and DDPM themselves would clip).
     """
     edited = {**config, "steps_offset": 1}
     if task == "inpaint":
         edited["skip_prk_steps"] = True
-    elif config.get("clip_sample", config.get("_class_name") == "DDIMScheduler"):
+    elif config.get("clip_sample", config.get("_class_name") in ("DDIMScheduler", "DDPMScheduler")):
         edited["clip_sample"] = False
     return edited
 
 
 def _plan(request: Request, bundle: Bundle) -> samplers.Plan:
-    steps, strength = request.num_inference_steps, request.strength if request.image is not None else 1.0
-    if int(steps * strength) < 1:
-        raise InvalidRequest(
-            "strength",
-            f"{strength} of {steps} steps leaves no step to run; use at least {math.ceil(1e4 / steps) / 1e4}",
-        )
+    strength = request.strength if request.image is not None else 1.0
     try:
         return samplers.plan(
-            request.scheduler, _pipeline_config(bundle.scheduler.config, request.task), steps, strength
+            request.scheduler,
+            _pipeline_config(bundle.scheduler.config, request.task),
+            request.num_inference_steps,
+            strength,
+            eta=request.eta,
+            timesteps=request.timesteps,
+            sigmas=request.sigmas,
+            timestep_spacing=request.timestep_spacing,
         )
     except samplers.UnsupportedScheduler as error:
         raise InvalidRequest("scheduler", str(error)) from None
-    except ValueError as error:
-        raise InvalidRequest("num_inference_steps", str(error).removeprefix("num_inference_steps: ")) from None
+    except samplers.InvalidSteps as error:
+        raise InvalidRequest(error.field, error.text) from None

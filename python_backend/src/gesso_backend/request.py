@@ -16,6 +16,8 @@ from gesso_backend.mask import REPAINT, Pixels
 Task = Literal["inpaint", "image_to_image", "text_to_image"]
 
 SIDES = ("height", "width")
+PROMPTS = ("negative_prompt_strength", "prompt_weighting", "long_prompt", "clip_skip")  # how the prompts are read
+STEPS = ("timestep_spacing", "timesteps", "sigmas", "eta")  # what a request may say of them besides their number
 ONLY_WITH_MASK = ("padding_mask_crop", "mask_feather", "latent_blend")
 MAX_IMAGE_PIXELS = 2**25  # 32 Mpx; bounds the memory one request may take before it is looked at
 
@@ -27,15 +29,24 @@ class Request:
     task: Task
     prompt: str
     negative_prompt: str
+    negative_prompt_strength: float  # 1 as it is, 0 as if it were empty
+    prompt_weighting: bool  # read (word:1.3) and [word] as emphasis
+    long_prompt: bool  # in several chunks, or cut
+    clip_skip: int  # last layers of the text encoder that are left out
     image: Pixels | None  # [H, W, 3] sRGB
     mask_image: Pixels | None  # [H, W]; 255 repaints, 0 keeps
     height: int  # of the output, pixels
     width: int
-    num_inference_steps: int
+    num_inference_steps: int | None  # None with timesteps or sigmas
     guidance_scale: float
+    guidance_rescale: float  # 0 none
     strength: float
     seed: int
     scheduler: str
+    timestep_spacing: str | None  # None: the checkpoint's
+    timesteps: tuple[int, ...] | None  # in place of num_inference_steps
+    sigmas: tuple[float, ...] | None  # likewise
+    eta: float
     num_images_per_prompt: int
     padding_mask_crop: int | None  # pixels; -1 whole image; None automatic
     mask_feather: int  # pixels
@@ -49,9 +60,13 @@ class Request:
 
     def effective(self) -> dict[str, Any]:
         """The parameters as they were used, for the report."""
-        names = ["task", "height", "width", "num_inference_steps", "guidance_scale", "seed", "scheduler"]
+        names = ["task", "height", "width", "guidance_scale", "seed", "scheduler"]
+        names += [] if self.num_inference_steps is None else ["num_inference_steps"]
         names += ["num_images_per_prompt", "preview_every"]
         names += ["strength"] if self.image is not None else []
+        names += ["guidance_rescale"] if self.guidance_rescale else []
+        names += list(PROMPTS)
+        names += [name for name in STEPS if getattr(self, name) not in (None, 0)]
         names += list(ONLY_WITH_MASK) if self.mask_image is not None else []
         return {name: getattr(self, name) for name in names}
 
@@ -74,7 +89,7 @@ def parse(
     specs = dict(bundle.parameters)
     if "image" in inputs:  # they only give flat pictures their shape back then, and a picture may have any size
         specs |= dict.fromkeys(SIDES, Parameter("int", minimum=1))
-    values = {name: _scalar(name, inputs.get(name), spec) for name, spec in specs.items()}
+    values = {name: _value(name, inputs.get(name), spec) for name, spec in specs.items()}
     image, mask = _pictures(inputs, values)
     task: Task = "text_to_image" if image is None else "image_to_image" if mask is None else "inpaint"
 
@@ -91,9 +106,15 @@ def parse(
             if values[name] is not None and values[name] % multiple:
                 raise InvalidRequest(name, f"{values[name]} is not a multiple of {multiple}")
 
+    for name in ("timesteps", "sigmas"):
+        if values[name] is not None and values["num_inference_steps"] is not None:
+            raise InvalidRequest("num_inference_steps", f"is how many {name} there are; leave it out")
+
     for name, spec in bundle.parameters.items():
         if values[name] is None:
             values[name] = bundle.task_defaults.get(task, {}).get(name, spec.default)
+    if values["timesteps"] is not None or values["sigmas"] is not None:
+        values["num_inference_steps"] = None
     if image is not None:
         values["height"], values["width"] = image.shape[:2]
     elif values["height"] * values["width"] > bundle.size.max_pixels:
@@ -107,20 +128,32 @@ def parse(
     return Request(task=task, image=image, mask_image=mask, **values)
 
 
-def _scalar(name: str, array: np.ndarray[Any, Any] | None, spec: Parameter) -> Any:
-    """The value of one [1] tensor, or None when it is absent."""
+def _value(name: str, array: np.ndarray[Any, Any] | None, spec: Parameter) -> Any:
+    """The value of one tensor: of a [1] its item, of a list a tuple, or None when it is absent."""
     if array is None:
         return None
+    if spec.type in ("ints", "floats"):
+        if array.ndim != 1 or not 1 <= array.size <= (spec.max_items or 1):
+            raise InvalidRequest(name, f"expected 1 to {spec.max_items} numbers, found shape {list(array.shape)}")
+        kind = _checked_kind(name, array, spec.type.removesuffix("s"))
+        return tuple(_number(name, item, spec, kind) for item in array)
     if array.shape != (1,):
         raise InvalidRequest(name, f"expected shape [1], found {list(array.shape)}")
     if spec.type == "string":
         return _text(name, array[0], spec)
-    kinds = {"int": "iu", "float": "f", "bool": "b"}
-    if array.dtype.kind not in kinds[spec.type]:
-        raise InvalidRequest(name, f"expected {spec.type}, found {array.dtype}")
+    return _number(name, array[0], spec, _checked_kind(name, array, spec.type))
+
+
+def _checked_kind(name: str, array: np.ndarray[Any, Any], kind: str) -> str:
+    if array.dtype.kind not in {"int": "iu", "float": "f", "bool": "b"}[kind]:
+        raise InvalidRequest(name, f"expected {kind}, found {array.dtype}")
+    return kind
+
+
+def _number(name: str, item: Any, spec: Parameter, kind: str) -> Any:
     # A float32 on the wire stands for the decimal its sender wrote: 0.7, not 0.699999988. Steps are counted from it
     # (int(10 * strength)), so the difference is a whole step.
-    value = float(str(np.float32(array[0]))) if spec.type == "float" else array[0].item()
+    value = float(str(np.float32(item))) if kind == "float" else item.item()
     if value != value:
         raise InvalidRequest(name, "is not a number")
     if spec.minimum is not None and value < spec.minimum:

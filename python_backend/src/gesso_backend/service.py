@@ -241,7 +241,7 @@ class Service:
 
     def _report_load(self, jobs: list[Job]) -> None:
         running = [job for job in jobs if job.started]
-        rows = sum(len(p.input_ids) * p.request.num_images_per_prompt for j in running if (p := j.prepared))
+        rows = sum(p.rows * p.request.num_images_per_prompt for j in running if (p := j.prepared))
         self._outbox.post(lambda: self._metrics.load(rows, len(jobs) - len(running)))
 
 

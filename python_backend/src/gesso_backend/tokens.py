@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,15 @@ from tokenizers import Tokenizer
 from gesso_backend.bundle import TokenizerSpec
 
 
+@dataclass(frozen=True)
+class Tokens:
+    """A prompt as the text encoder takes it, in chunks of its own length."""
+
+    ids: npt.NDArray[np.int64]  # [chunks, max_length]
+    weights: npt.NDArray[np.float32]  # [chunks, max_length]
+    cut: str  # the text that did not fit; "" if all did
+
+
 class PromptTokenizer:
     """A bundle's tokenizer. Thread-safe: encoding has no state."""
 
@@ -18,14 +29,32 @@ class PromptTokenizer:
         self._tokenizer = Tokenizer.from_file(str(folder / spec.file))
         self._spec = spec
 
-    def encode(self, prompt: str) -> tuple[npt.NDArray[np.int64], str]:
-        """Ids [max_length], truncated and padded as diffusers does, and the text that did not fit ("" if all did)."""
+    def encode(self, pieces: Sequence[tuple[str, float]], max_chunks: int = 1) -> Tokens:
+        """Tokens of the pieces of a prompt, each with its weight.
+
+        One chunk is truncated and padded as diffusers does. Several each have a start and an end of their own, and as
+        many tokens between as fit.
+        """
         spec = self._spec
-        encoding = self._tokenizer.encode(prompt)
-        ids = list(encoding.ids)
-        cut = ""
-        if len(ids) > spec.max_length:
-            cut = prompt[encoding.offsets[spec.max_length - 1][0] :].strip()
-            ids = [*ids[: spec.max_length - 1], spec.eos_token_id]
-        ids += [spec.pad_token_id] * (spec.max_length - len(ids))
-        return np.array(ids, np.int64), cut
+        ids: list[int] = []
+        weights: list[float] = []
+        starts: list[int] = []  # where each token begins in the text
+        text = ""
+        for piece, weight in pieces:
+            encoding = self._tokenizer.encode(piece, add_special_tokens=False)
+            ids += encoding.ids
+            weights += [weight] * len(encoding.ids)
+            starts += [len(text) + start for start, _ in encoding.offsets]
+            text += piece
+        room = spec.max_length - 2
+        chunks = max(1, min(-(-len(ids) // room), max_chunks))
+        cut = text[starts[chunks * room] :].strip() if len(ids) > chunks * room else ""
+        padded = np.full((chunks, spec.max_length), spec.pad_token_id, np.int64)
+        weighed = np.ones((chunks, spec.max_length), np.float32)
+        for chunk in range(chunks):
+            inside = slice(chunk * room, (chunk + 1) * room)
+            count = len(ids[inside])
+            padded[chunk, 0], padded[chunk, 1 + count] = spec.bos_token_id, spec.eos_token_id
+            padded[chunk, 1 : 1 + count] = ids[inside]
+            weighed[chunk, 1 : 1 + count] = weights[inside]
+        return Tokens(padded, weighed, cut)

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gesso_client.events import Response
-from gesso_client.request import SCALARS, Request
+from gesso_client.request import DTYPES, LISTS, Request
 from gesso_client.transport.tensors import decode, encode
 
 HEADER_LENGTH = "Inference-Header-Content-Length"  # of the JSON in front of the raw tensors
@@ -52,7 +52,7 @@ def generate_body(request: Request) -> tuple[bytes, dict[str, str]]:
     for name, array in request.inputs.items():
         first = array.flat[0]
         scalar = first.decode() if isinstance(first, bytes) else _plain(array)
-        fields[name] = scalar if name in SCALARS else array.ravel().tolist()
+        fields[name] = scalar if name in DTYPES and name not in LISTS else array.ravel().tolist()
     return json.dumps(fields).encode(), {"Content-Type": "application/json"}
 
 

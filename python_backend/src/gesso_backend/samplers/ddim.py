@@ -1,11 +1,12 @@
-"""DDIM with eta 0 (Song, Meng and Ermon, arXiv:2010.02502), and the levels it shares with PNDM."""
+"""DDIM (Song, Meng and Ermon, arXiv:2010.02502), and the levels that samplers of whole timesteps share."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from gesso_backend.samplers.level import Level, output, sample
-from gesso_backend.samplers.schedule import Schedule
+from gesso_backend.samplers.schedule import Ask, InvalidSteps, Schedule
 from gesso_backend.samplers.table import Clip, Plan, Row, assemble
 
 
@@ -16,13 +17,16 @@ class AlphaSchedule(Schedule):
     timestep_spacing: str = "leading"
     set_alpha_to_one: bool = True
 
-    def whole_timesteps(self, num_inference_steps: int) -> list[int]:
-        """Timesteps to visit, falling. Raises ValueError where one has no level."""
-        timesteps = [int(timestep) for timestep in self.timesteps(num_inference_steps).round()]
+    def whole_timesteps(self, ask: Ask) -> list[int]:
+        """Timesteps to visit, falling. Raises InvalidSteps where one has no level."""
+        if ask.timesteps is not None:
+            return self.given_timesteps(ask.timesteps)
+        timesteps = [int(timestep) for timestep in self.timesteps(ask.num_inference_steps).round()]
         if timesteps[0] >= self.num_train_timesteps:
-            raise ValueError(
-                f"num_inference_steps {num_inference_steps} with steps_offset {self.steps_offset} starts at timestep "
-                f"{timesteps[0]}, beyond the {self.num_train_timesteps} that were trained"
+            raise InvalidSteps(
+                "num_inference_steps",
+                f"{ask.num_inference_steps} with steps_offset {self.steps_offset} starts at timestep {timesteps[0]}, "
+                f"beyond the {self.num_train_timesteps} that were trained",
             )
         return timesteps
 
@@ -61,19 +65,28 @@ class DDIMSchedule(AlphaSchedule):
     clip_sample_range: float = 1.0
 
 
-def ddim(config: Mapping[str, object], num_inference_steps: int, begin: int) -> Plan:
-    """Estimate x0 and eps, and mix them anew at the next level: equation 12."""
+def ddim(config: Mapping[str, object], ask: Ask) -> Plan:
+    """Estimate x0 and eps, and mix them anew at the next level: equation 12, with `eta` of DDPM's noise."""
     schedule = DDIMSchedule.from_config(config)
     levels = schedule.levels()
-    timesteps = schedule.whole_timesteps(num_inference_steps)[begin:]
-    stride = schedule.num_train_timesteps // num_inference_steps
+    timesteps = schedule.whole_timesteps(ask)[ask.begin :]
+    stride = schedule.num_train_timesteps // ask.num_inference_steps
     rows = []
     for timestep in timesteps:
-        there = levels.towards(timestep - stride)
-        x0, eps = levels.at(timestep).estimates(schedule.prediction_type, sample(), output())
+        here, there = levels.at(timestep), levels.towards(timestep - stride)
+        x0, eps = here.estimates(schedule.prediction_type, sample(), output())
+        fresh = ask.eta * posterior_deviation(here, there) if ask.eta else 0.0
+        kept = math.sqrt(max(0.0, there.sigma**2 - fresh**2))
+        clip = None
         if schedule.clip_sample:  # x0 alone: diffusers leaves the eps that goes with it as it was
-            clip = Clip(schedule.clip_sample_range, there.signal)
-            rows.append(Row(timestep=timestep, x_next=there.sigma * eps, x0=x0, clip=clip))
+            clip, x_next = Clip(schedule.clip_sample_range, there.signal), kept * eps
         else:
-            rows.append(Row(timestep=timestep, x_next=there.mix(x0, eps), x0=x0))
+            x_next = Level(there.signal, kept).mix(x0, eps)
+        rows.append(Row(timestep=timestep, x_next=x_next, x0=x0, clip=clip, noise=fresh if ask.eta else None))
     return assemble(rows, [levels.at(timestep) for timestep in timesteps])
+
+
+def posterior_deviation(here: Level, there: Level) -> float:
+    """The standard deviation of q(x_there | x_here, x0): equation 7 of arXiv:2006.11239, and 16 of DDIM's."""
+    step_beta = 1 - (here.signal / there.signal) ** 2
+    return math.sqrt(max(0.0, (there.sigma / here.sigma) ** 2 * step_beta))

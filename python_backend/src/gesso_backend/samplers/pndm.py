@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from gesso_backend.samplers.ddim import AlphaSchedule
 from gesso_backend.samplers.level import Linear, output, sample
-from gesso_backend.samplers.schedule import UnsupportedScheduler
+from gesso_backend.samplers.schedule import Ask, UnsupportedScheduler
 from gesso_backend.samplers.table import Plan, Row, assemble
 
 # Adams-Bashforth weights by how many outputs there are, newest first: equation 9's multistep estimates.
@@ -31,7 +31,7 @@ class PNDMSchedule(AlphaSchedule):
     rescale_betas_zero_snr: bool = field(default=False, init=False)
 
 
-def pndm(config: Mapping[str, object], num_inference_steps: int, begin: int) -> Plan:
+def pndm(config: Mapping[str, object], ask: Ask) -> Plan:
     """Move from level to level as DDIM does, on model outputs combined from several steps.
 
     Which formula a step uses depends on its place in the *sliced* list, for diffusers counts from where it starts; at
@@ -39,8 +39,8 @@ def pndm(config: Mapping[str, object], num_inference_steps: int, begin: int) -> 
     """
     schedule = PNDMSchedule.from_config(config)
     levels = schedule.levels()
-    stride = schedule.num_train_timesteps // num_inference_steps
-    timesteps = schedule.whole_timesteps(num_inference_steps)
+    stride = schedule.num_train_timesteps // ask.num_inference_steps
+    timesteps = schedule.whole_timesteps(ask)
     runge_kutta: list[int] = []
     if schedule.skip_prk_steps:
         timesteps[1:1] = timesteps[1:2]  # the second timestep twice: the first move is made, then corrected
@@ -50,7 +50,7 @@ def pndm(config: Mapping[str, object], num_inference_steps: int, begin: int) -> 
 
     rows = []
     kept: list[int] = []  # the steps whose outputs the multistep formulas read
-    for i, timestep in enumerate(timesteps[begin:]):
+    for i, timestep in enumerate(timesteps[ask.begin :]):
         if i < len(runge_kutta):
             stage = i % _STAGES
             if stage == 0:
@@ -69,7 +69,7 @@ def pndm(config: Mapping[str, object], num_inference_steps: int, begin: int) -> 
         x_next = levels.towards(target).mix(*levels.at(origin).estimates(schedule.prediction_type, x, prediction))
         x0, _ = levels.at(timestep).estimates(schedule.prediction_type, sample(), output())
         rows.append(Row(timestep=timestep, x_next=x_next, x0=x0))
-    return assemble(rows, [levels.at(timestep) for timestep in timesteps[begin:]])
+    return assemble(rows, [levels.at(timestep) for timestep in timesteps[ask.begin :]])
 
 
 def _runge_kutta_timesteps(timesteps: list[int], stride: int) -> list[int]:

@@ -6,8 +6,9 @@ table that is only nearly the same puts a timestep on the other side of a roundi
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 _ZERO_SNR_ALPHA = 2**-24  # diffusers' stand-in for an alpha-bar of 0, so that the first sigma is finite
 _KARRAS_RHO = 7.0
+_BETA = 0.6  # both parameters of the distribution that beta spacing takes its quantiles from
 
 
 class UnsupportedScheduler(ValueError):
@@ -26,13 +28,71 @@ class UnsupportedScheduler(ValueError):
         return cls(f"scheduler config: {key}={value!r} {why}")
 
 
+class InvalidSteps(ValueError):
+    """What a request says of its steps makes no schedule; `field` is the request's, and the message starts with it."""
+
+    def __init__(self, field: str, text: str) -> None:
+        super().__init__(f"{field}: {text}")
+        self.field, self.text = field, text
+
+
 @dataclass(frozen=True, kw_only=True)
-class Schedule:
-    """The keys that the diffusers schedulers share; subclasses add their own and name the values they serve."""
+class Ask:
+    """What a request says of its schedule; `plan` has checked that the sampler takes what is not None."""
+
+    num_inference_steps: int
+    begin: int = 0  # of these steps, the first to run
+    eta: float = 0.0
+    timesteps: tuple[int, ...] | None = None
+    sigmas: tuple[float, ...] | None = None
+    mu: float | None = None  # flow matching: the shift for this resolution
+
+
+def stated(config: Mapping[str, object]) -> dict[str, object]:
+    """What a raw config states itself.
+
+    diffusers lists the keys that were not in the file it loaded, and forgets them when the class changes.
+    """
+    defaulted = config.get("_use_default_values") or ()
+    if not isinstance(defaulted, list | tuple):
+        raise UnsupportedScheduler.because("_use_default_values", defaulted)
+    return {key: value for key, value in config.items() if key not in (*defaulted, "_use_default_values")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Keys of a scheduler_config.json; subclasses name those they read, and the values they serve."""
 
     served: ClassVar[Mapping[str, tuple[object, ...]]] = {}
 
     num_train_timesteps: int = 1000
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, object]) -> Self:
+        """Read a config; raises UnsupportedScheduler naming the key of a value that cannot be served."""
+        for key, served in cls.served.items():
+            if key in config and config[key] not in served:
+                raise UnsupportedScheduler.because(key, config[key])
+        known = {field.name: field.default for field in fields(cls) if field.init}
+        return cls(**{key: _typed(key, config[key], default) for key, default in known.items() if key in config})
+
+    def __post_init__(self) -> None:
+        if self.num_train_timesteps < 2:
+            raise UnsupportedScheduler.because("num_train_timesteps", self.num_train_timesteps)
+
+    def given_timesteps(self, timesteps: Sequence[int]) -> list[int]:
+        """A request's own timesteps. Raises InvalidSteps unless they fall and were trained."""
+        if any(after >= before for before, after in pairwise(timesteps)):
+            raise InvalidSteps("timesteps", "each must be below the one before it")
+        if not 0 <= timesteps[-1] <= timesteps[0] < self.num_train_timesteps:
+            raise InvalidSteps("timesteps", f"must be from 0 to {self.num_train_timesteps - 1}")
+        return list(timesteps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule(Config):
+    """The keys that the diffusers schedulers of discrete diffusion share."""
+
     beta_start: float = 0.0001
     beta_end: float = 0.02
     beta_schedule: str = "linear"
@@ -42,23 +102,8 @@ class Schedule:
     steps_offset: int = 0
     rescale_betas_zero_snr: bool = False
 
-    @classmethod
-    def from_config(cls, config: Mapping[str, object]) -> Self:
-        """Read a raw config; raises UnsupportedScheduler naming the key of a value that cannot be served."""
-        # diffusers lists here the keys that were not in the file it loaded, and forgets them when the class changes.
-        defaulted = config.get("_use_default_values") or ()
-        if not isinstance(defaulted, list | tuple):
-            raise UnsupportedScheduler.because("_use_default_values", defaulted)
-        given = {key: value for key, value in config.items() if key not in defaulted}
-        for key, served in cls.served.items():
-            if key in given and given[key] not in served:
-                raise UnsupportedScheduler.because(key, given[key])
-        known = {field.name: field.default for field in fields(cls) if field.init}
-        return cls(**{key: _typed(key, given[key], default) for key, default in known.items() if key in given})
-
     def __post_init__(self) -> None:
-        if self.num_train_timesteps < 2:
-            raise UnsupportedScheduler.because("num_train_timesteps", self.num_train_timesteps)
+        super().__post_init__()
         if self.beta_start < 0:
             raise UnsupportedScheduler.because("beta_start", self.beta_start)
         if self.beta_end < 0:
@@ -93,11 +138,11 @@ class Schedule:
         """Timesteps falling from about `last`, by the three rules of table 2 of arXiv:2305.08891; not yet rounded.
 
         `stride` is the real-valued distance that trailing spacing keeps. Through rounding trailing can come out one
-        longer than `count`, with a last timestep of -1, as it does in diffusers (61 steps of 1000). Raises ValueError
+        longer than `count`, with a last timestep of -1, as it does in diffusers (61 steps of 1000). Raises InvalidSteps
         for more steps than there are training timesteps.
         """
         if count > last:
-            raise ValueError(f"num_inference_steps: {count} timesteps do not fit into {last} training timesteps")
+            raise InvalidSteps("num_inference_steps", f"{count} timesteps do not fit into {last} training timesteps")
         if self.timestep_spacing == "linspace":
             return np.linspace(0, last - 1, count)[::-1]
         if self.timestep_spacing == "leading":
@@ -123,24 +168,66 @@ class Schedule:
         raise UnsupportedScheduler.because("beta_schedule", self.beta_schedule)
 
 
-def karras_sigmas(sigma_min: float, sigma_max: float, count: int) -> NDArray[np.float64]:
-    """`count` sigmas falling from `sigma_max` to `sigma_min`: equation 5 of arXiv:2206.00364."""
-    if not 0 < sigma_min <= sigma_max:
-        raise UnsupportedScheduler.because(
-            "sigma_min", sigma_min, f"is not above 0 and at most sigma_max={sigma_max!r}"
-        )
-    low, high = sigma_min ** (1 / _KARRAS_RHO), sigma_max ** (1 / _KARRAS_RHO)
-    sigmas: NDArray[np.float64] = (high + np.linspace(0, 1, count) * (low - high)) ** _KARRAS_RHO
+@dataclass(frozen=True, kw_only=True)
+class Spacing(Config):
+    """How the sigmas between the highest and the lowest are spaced; `respaced` is None where they stay as they are.
+
+    `sigma_min` and `sigma_max` are not keys of every class, yet all obey them when a config has them.
+    """
+
+    use_karras_sigmas: bool = False
+    use_exponential_sigmas: bool = False
+    use_beta_sigmas: bool = False
+    sigma_min: float | None = None
+    sigma_max: float | None = None
+
+    def respaced(self, sigmas: NDArray[Any], count: int) -> NDArray[np.float64] | None:
+        """`count` sigmas falling over the range of `sigmas`, which fall too."""
+        if not (self.use_karras_sigmas or self.use_exponential_sigmas or self.use_beta_sigmas):
+            return None
+        low = self.sigma_min if self.sigma_min is not None else float(sigmas[-1])
+        high = self.sigma_max if self.sigma_max is not None else float(sigmas[0])
+        if not 0 < low <= high:
+            raise UnsupportedScheduler.because("sigma_min", low, f"is not above 0 and at most sigma_max={high!r}")
+        if self.use_karras_sigmas:
+            return _karras(low, high, count)
+        return _exponential(low, high, count) if self.use_exponential_sigmas else _beta(low, high, count)
+
+
+def _karras(low: float, high: float, count: int) -> NDArray[np.float64]:
+    """Equation 5 of arXiv:2206.00364."""
+    first, last = high ** (1 / _KARRAS_RHO), low ** (1 / _KARRAS_RHO)
+    sigmas: NDArray[np.float64] = (first + np.linspace(0, 1, count) * (last - first)) ** _KARRAS_RHO
     return sigmas
 
 
-def timesteps_of(sigmas: NDArray[np.float64], table: NDArray[np.float32]) -> NDArray[np.float64]:
+def _exponential(low: float, high: float, count: int) -> NDArray[np.float64]:
+    sigmas: NDArray[np.float64] = np.exp(np.linspace(math.log(high), math.log(low), count))
+    return sigmas
+
+
+def _beta(low: float, high: float, count: int) -> NDArray[np.float64]:
+    """Quantiles of a beta distribution: "Beta Sampling is All You Need", arXiv:2407.12173."""
+    from scipy.stats import beta  # takes a second to import, and few ask for it
+
+    quantiles: NDArray[np.float64] = beta.ppf(1 - np.linspace(0, 1, count), _BETA, _BETA)
+    return low + quantiles * (high - low)
+
+
+def falling_sigmas(sigmas: Sequence[float]) -> list[float]:
+    """A request's own sigmas. Raises InvalidSteps unless they fall, and none but the last is as low as 0."""
+    if any(not after < before for before, after in pairwise(sigmas)) or not (sigmas[-1] >= 0 < sigmas[0] < math.inf):
+        raise InvalidSteps("sigmas", "each must be below the one before it, and the last at least 0")
+    return list(sigmas)
+
+
+def timesteps_of(sigmas: NDArray[Any], table: NDArray[np.float32]) -> NDArray[np.float64]:
     """The fractional timesteps of `sigmas`, between the logs of `table` (one sigma per training timestep)."""
     log_table = np.log(table)
     return np.array([_timestep_of(sigma, log_table) for sigma in sigmas])
 
 
-def _timestep_of(sigma: np.float64, log_table: NDArray[np.float32]) -> float:
+def _timestep_of(sigma: np.floating[Any], log_table: NDArray[np.float32]) -> float:
     # One sigma at a time and in arrays of one, for then numpy 1 and 2 each round as they do in diffusers' own code.
     distance = np.log(np.maximum(sigma, 1e-10)) - log_table
     reached = np.flatnonzero(distance >= 0)  # the last of them counts: zero terminal SNR can make the table dip
