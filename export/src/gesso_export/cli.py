@@ -51,6 +51,13 @@ def _export(arguments: Sequence[str]) -> None:
     parser.add_argument("--revision", metavar="SHA", help="commit of a hub id: 40 hex digits")
     parser.add_argument("--name", help="name of the bundle (that of DIR)")
     parser.add_argument("--license", metavar="TEXT", default="unknown", help="licence of the weights, for the record")
+    parser.add_argument(
+        "--embedding",
+        metavar="TOKEN=FILE",
+        action="append",
+        default=[],
+        help="a textual inversion (.safetensors) that prompts may name; may be given several times",
+    )
     parser.add_argument("--force", action="store_true", help="replace DIR if it is a bundle")
     args = parser.parse_args(arguments)
     out = args.out.absolute()
@@ -62,9 +69,10 @@ def _export(arguments: Sequence[str]) -> None:
     from gesso_export.staging import check_output
 
     check_output(out, args.force)
-    from gesso_export import export, hub
+    from gesso_export import embeddings, export, hub
     from gesso_export.checkpoint import open_checkpoint
 
+    inversions = [embeddings.read(argument) for argument in args.embedding]
     folder = Path(args.checkpoint)
     if folder.is_dir() or not hub.is_hub_id(args.checkpoint):
         if args.revision is not None:
@@ -79,6 +87,7 @@ def _export(arguments: Sequence[str]) -> None:
         name=name,
         license_text=args.license,
         force=args.force,
+        embeddings=inversions,
         progress=Progress(sys.stderr),
     )
     print(f"{args.out}: written and verified")
