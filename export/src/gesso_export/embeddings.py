@@ -54,9 +54,8 @@ def read(argument: str) -> Embedding:
     (tensor,) = tensors.values()
     vectors = np.atleast_2d(tensor.float().numpy())
     if vectors.ndim != 2 or not 1 <= len(vectors) <= MAX_VECTORS:
-        raise CheckpointError(
-            f"embedding {token}: shape {list(tensor.shape)} is not that of 1 to {MAX_VECTORS} vectors"
-        )
+        shape = list(tensor.shape)
+        raise CheckpointError(f"embedding {token}: shape {shape} is not that of 1 to {MAX_VECTORS} vectors")
     if not np.isfinite(vectors).all():
         raise CheckpointError(f"embedding {token}: there is NaN or infinity in it")
     return Embedding(token, vectors)

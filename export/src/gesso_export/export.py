@@ -44,8 +44,9 @@ def export(
 ) -> Bundle:
     """Write the bundle of `checkpoint` to the directory `out` and return its manifest.
 
-    precision: "fp32" or "fp16". embeddings: textual inversions that prompts may name. Raises RefusedError before anything is written, or VerificationError when the result
-    is not what torch computes; either way `out` is left as it was.
+    precision: "fp32" or "fp16". embeddings: textual inversions that prompts may name. Raises RefusedError before
+    anything is written, or VerificationError when the result is not what torch computes; either way `out` is left as
+    it was.
     """
     progress = progress or Progress(None)
     model = stable_diffusion.describe(checkpoint, embeddings)

@@ -196,6 +196,7 @@ def _networks(
         return module(extend(model, embeddings) if name == "text_encoder" else model)
 
     channels, hidden = vae.latent_channels, text["hidden_size"]
+    tokens = text["vocab_size"] + sum(len(embedding.vectors) for embedding in embeddings)
     image = TensorSpec("float32", ("batch", 3, "height", "width"))
     return (
         Network(
@@ -207,7 +208,7 @@ def _networks(
             },
             outputs={"prompt_embeds": TensorSpec("float32", ("batch", max_length, hidden))},
             draws={
-                "input_ids": below(text["vocab_size"] + sum(len(e.vectors) for e in embeddings)),
+                "input_ids": below(tokens),
                 "clip_skip": below(text["num_hidden_layers"]),
             },
             cases=latent_cases(1),
