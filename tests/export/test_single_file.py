@@ -18,7 +18,7 @@ from gesso_export.errors import CheckpointError
 
 # What the original layout takes for granted and no header says: 32 groups, heads of 64 channels (or 8 of them).
 SIZES: dict[str, Any] = {"unet_groups": 32, "vae_groups": 32, "vae_channels": [32, 32, 64, 64], "text_hidden": 64,
-                         "text_heads": 1}  # fmt: skip
+                         "text_heads": 1, "sample_size": 64}  # fmt: skip
 KINDS: dict[str, dict[str, Any]] = {
     "sd1": {**SIZES, "in_channels": 4, "unet_channels": [32, 64, 64], "unet_heads": 8, "unet_layers": 2},
     "sd1-inpainting": {**SIZES, "unet_channels": [32, 64], "unet_heads": 8, "half": True},

@@ -110,7 +110,7 @@ def detect(shapes: Shapes, prediction_type: str | None = None) -> Layout:
         unet = _unet({key.removeprefix(UNET): shape for key, shape in shapes.items() if key.startswith(UNET)}, size)
         vae = _vae({key.removeprefix(VAE): shape for key, shape in shapes.items() if key.startswith(VAE)})
         text = _openclip(shapes) if openclip else _clip(shapes)
-    except (KeyError, IndexError, ValueError) as error:
+    except (KeyError, IndexError, ValueError, StopIteration) as error:
         raise CheckpointError(f"this file lacks a tensor that Stable Diffusion has: {error}") from error
     return Layout(openclip, unet, vae, text, prediction)
 
