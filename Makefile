@@ -26,7 +26,6 @@ $(VENV)/ready: constraints.txt $(PREFLIGHT) $(wildcard */pyproject.toml)
 	@test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	@$(PIP) -c constraints.txt setuptools
 	@$(PIP) -c constraints.txt --no-build-isolation -e client -e python_backend -e export $(DEV)
-	@$(PIP) -c constraints.txt --no-deps open-clip-torch  # for CLIP's vocabulary alone
 	@$(VENV)/bin/gesso-serve --install-triton
 	@touch $@
 

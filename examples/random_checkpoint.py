@@ -5,14 +5,12 @@
 
 The architecture, the file layout and the CLIP vocabulary are the real ones, so everything that reads a real checkpoint
 reads this one: the tests, the demo and the benchmarks are built on it. What it paints is noise, of course.
-The vocabulary comes from the package `open-clip-torch` (OpenAI's BPE file, MIT).
+The vocabulary is OpenAI's, which comes with gesso-export.
 """
 
 from __future__ import annotations
 
 import argparse
-import gzip
-import importlib.util
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,8 +23,8 @@ import transformers
 from diffusers.models import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
-BOS, EOS = "<|startoftext|>", "<|endoftext|>"
-MAX_TOKENS = 77
+from gesso_export.clip_vocabulary import EOS, MAX_TOKENS, vocabulary, write_tokenizer
+
 SCALING_FACTOR = 0.18215
 
 # scheduler_config.json as the published checkpoints ship it (Stable Diffusion 1.5).
@@ -95,7 +93,7 @@ def make_checkpoint(
         _save(_text_encoder(arch), out / "text_encoder", half)
         _save(_unet(arch, in_channels), out / "unet", half)
         _save(_vae(arch), out / "vae", half)
-    _write_tokenizer(out / "tokenizer", pad_token="!" if arch.openclip else EOS)
+    write_tokenizer(out / "tokenizer", "!" if arch.openclip else EOS)
     _write_json(
         out / "scheduler" / "scheduler_config.json",
         {
@@ -127,7 +125,7 @@ def make_checkpoint(
 def _text_encoder(arch: Architecture) -> CLIPTextModel:
     return CLIPTextModel(
         CLIPTextConfig(
-            vocab_size=len(_vocabulary()[0]),
+            vocab_size=len(vocabulary()[0]),
             hidden_size=arch.text_hidden,
             intermediate_size=4 * arch.text_hidden,
             projection_dim=512 if arch.openclip else arch.text_hidden,
@@ -194,38 +192,6 @@ def _rescale(layer: torch.nn.Conv2d, std: torch.Tensor) -> None:
 
 def _save(model: CLIPTextModel | UNet2DConditionModel | AutoencoderKL, folder: Path, half: bool) -> None:
     (model.half() if half else model).save_pretrained(folder, safe_serialization=True)
-
-
-def _vocabulary() -> tuple[dict[str, int], list[str]]:
-    """CLIP's token ids and merge rules, from OpenAI's file: bytes, bytes that end a word, merges, two specials."""
-    spec = importlib.util.find_spec("open_clip")  # found, not imported: importing it needs torchvision
-    if spec is None or not spec.submodule_search_locations:
-        raise ModuleNotFoundError("CLIP's vocabulary comes from the package open-clip-torch, which is not installed")
-    packed = Path(spec.submodule_search_locations[0]) / "bpe_simple_vocab_16e6.txt.gz"
-    lines = gzip.decompress(packed.read_bytes()).decode("utf-8").split("\n")
-    merges = lines[1 : 49152 - 256 - 2 + 1]  # the file holds more merges than CLIP was trained with
-    alphabet = _byte_alphabet()
-    tokens = alphabet + [letter + "</w>" for letter in alphabet] + [merge.replace(" ", "") for merge in merges]
-    return {token: index for index, token in enumerate([*tokens, BOS, EOS])}, merges
-
-
-def _byte_alphabet() -> list[str]:
-    """The printable stand-ins of the 256 bytes, in the order of GPT-2's `bytes_to_unicode`."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = 256 - len(printable)
-    return [chr(code) for code in [*printable, *range(256, 256 + others)]]
-
-
-def _write_tokenizer(folder: Path, pad_token: str) -> None:
-    """The four files of a published tokenizer folder (vocab and merges; no tokenizer.json, as SD 1.5 has none)."""
-    vocabulary, merges = _vocabulary()
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
-    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n", encoding="utf-8")
-    special = {"bos_token": BOS, "eos_token": EOS, "pad_token": pad_token, "unk_token": EOS}
-    _write_json(folder / "special_tokens_map.json", special)
-    config = {**special, "do_lower_case": True, "model_max_length": MAX_TOKENS, "tokenizer_class": "CLIPTokenizer"}
-    _write_json(folder / "tokenizer_config.json", config)
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

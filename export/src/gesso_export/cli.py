@@ -9,12 +9,18 @@ import argparse
 import re
 import signal
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gesso_export import manifest
 from gesso_export.errors import CheckpointError, ExportError, OutputError
 from gesso_export.progress import Progress
+
+if TYPE_CHECKING:
+    from gesso_export.checkpoint import Checkpoint
 
 INTERRUPTED = 130
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -45,12 +51,28 @@ def _export(arguments: Sequence[str]) -> None:
         description="Compile a diffusers checkpoint into a verified gesso bundle.",
         epilog="Also: gesso-export inspect BUNDLE (what is in it), gesso-export verify BUNDLE (is it still whole).",
     )
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a diffusers directory or a hub id (owner/name)")
+    parser.add_argument(
+        "checkpoint",
+        metavar="CHECKPOINT",
+        help="a diffusers directory, a .safetensors file in the original layout, or a hub id (owner/name)",
+    )
+    parser.add_argument(
+        "--prediction-type",
+        choices=("epsilon", "v_prediction"),
+        help="of a .safetensors file of Stable Diffusion 2.x, which does not say it",
+    )
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="directory of the bundle")
     parser.add_argument("--precision", choices=("fp32", "fp16"), default="fp32", help="of the weights (fp32)")
     parser.add_argument("--revision", metavar="SHA", help="commit of a hub id: 40 hex digits")
     parser.add_argument("--name", help="name of the bundle (that of DIR)")
     parser.add_argument("--license", metavar="TEXT", default="unknown", help="licence of the weights, for the record")
+    parser.add_argument(
+        "--embedding",
+        metavar="TOKEN=FILE",
+        action="append",
+        default=[],
+        help="a textual inversion (.safetensors) that prompts may name; may be given several times",
+    )
     parser.add_argument("--force", action="store_true", help="replace DIR if it is a bundle")
     args = parser.parse_args(arguments)
     out = args.out.absolute()
@@ -62,26 +84,44 @@ def _export(arguments: Sequence[str]) -> None:
     from gesso_export.staging import check_output
 
     check_output(out, args.force)
-    from gesso_export import export, hub
+    from gesso_export import embeddings, export
+
+    inversions = [embeddings.read(argument) for argument in args.embedding]
+    with _opened(args.checkpoint, args.revision, args.prediction_type, out) as checkpoint:
+        export.export(
+            checkpoint,
+            out,
+            precision=args.precision,
+            name=name,
+            license_text=args.license,
+            force=args.force,
+            embeddings=inversions,
+            progress=Progress(sys.stderr),
+        )
+    print(f"{args.out}: written and verified")
+
+
+@contextmanager
+def _opened(source: str, revision: str | None, prediction_type: str | None, out: Path) -> Iterator[Checkpoint]:
+    """The checkpoint, whatever form it comes in. A single file is unpacked beside the bundle until the block ends."""
+    from gesso_export import hub, single_file
     from gesso_export.checkpoint import open_checkpoint
 
-    folder = Path(args.checkpoint)
-    if folder.is_dir() or not hub.is_hub_id(args.checkpoint):
-        if args.revision is not None:
-            raise CheckpointError(f"--revision is for hub ids; {folder} is a directory or does not exist")
-        checkpoint = open_checkpoint(folder, folder.resolve().name)
+    path = Path(source)
+    is_file = path.is_file() or path.suffix in single_file.SUFFIXES
+    if prediction_type is not None and not is_file:
+        raise CheckpointError("--prediction-type is for .safetensors files; a directory's scheduler config says it")
+    if revision is not None and (is_file or path.is_dir() or not hub.is_hub_id(source)):
+        raise CheckpointError(f"--revision is for hub ids; {path} is a file or a directory, or does not exist")
+    if is_file:
+        parent = next(parent for parent in out.parents if parent.exists())
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=parent) as folder:
+            single_file.convert(path, Path(folder), prediction_type)
+            yield open_checkpoint(Path(folder), path.name)
+    elif path.is_dir() or not hub.is_hub_id(source):
+        yield open_checkpoint(path, path.resolve().name)
     else:
-        checkpoint = open_checkpoint(hub.fetch(args.checkpoint, args.revision), args.checkpoint, args.revision)
-    export.export(
-        checkpoint,
-        out,
-        precision=args.precision,
-        name=name,
-        license_text=args.license,
-        force=args.force,
-        progress=Progress(sys.stderr),
-    )
-    print(f"{args.out}: written and verified")
+        yield open_checkpoint(hub.fetch(source, revision), source, revision)
 
 
 def _inspect(arguments: Sequence[str]) -> None:

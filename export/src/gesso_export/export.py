@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gc
 import importlib.metadata
+from collections.abc import Sequence
 from pathlib import Path
 
 from gesso_export import __version__, onnx_graph, preview, reference, stable_diffusion, staging, tokenizer
 from gesso_export.checkpoint import Checkpoint
+from gesso_export.embeddings import Embedding
 from gesso_export.manifest import (
     FILE_NAME,
     SCHEMA_VERSION,
@@ -37,22 +39,24 @@ def export(
     name: str | None = None,
     license_text: str = "unknown",
     force: bool = False,
+    embeddings: Sequence[Embedding] = (),
     progress: Progress | None = None,
 ) -> Bundle:
     """Write the bundle of `checkpoint` to the directory `out` and return its manifest.
 
-    precision: "fp32" or "fp16". Raises RefusedError before anything is written, or VerificationError when the result
-    is not what torch computes; either way `out` is left as it was.
+    precision: "fp32" or "fp16". embeddings: textual inversions that prompts may name. Raises RefusedError before
+    anything is written, or VerificationError when the result is not what torch computes; either way `out` is left as
+    it was.
     """
     progress = progress or Progress(None)
-    model = stable_diffusion.describe(checkpoint)
+    model = stable_diffusion.describe(checkpoint, embeddings)
     parameters = sum(weights.parameters() for weights in model.weights.values())
     with staging.staged(out, force) as folder:
         staging.check_space(folder, parameters * _BYTES[precision] + _OVERHEAD_BYTES)
         with progress.stage("weights", "check"):
             for weights in model.weights.values():
                 weights.check_finite()
-        tokenizer_spec = tokenizer.write(model.tokenizer, model.max_length, folder)
+        tokenizer_spec = tokenizer.write(model.tokenizer, model.max_length, folder, model.vocabulary, model.embeddings)
         networks, cases, preview_rgb = {}, {}, None
         for network in model.networks:
             spec = NetworkSpec(f"{network.name}.onnx", precision, network.inputs, network.outputs)

@@ -69,6 +69,7 @@ class TokenizerSpec:
     bos_token_id: int
     eos_token_id: int
     pad_token_id: int
+    embeddings: dict[str, int] | None = None  # textual inversions: token -> how many vectors it stands for
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from gesso_export.checkpoint import Checkpoint, Component, Weights, find_weights
+from gesso_export.embeddings import Embedding, extend
+from gesso_export.embeddings import check as check_embeddings
 from gesso_export.errors import CheckpointError, first_line
 from gesso_export.loading import load_model
 from gesso_export.manifest import SchedulerSpec, SizeSpec, TensorSpec, VaeSpec
@@ -53,17 +55,23 @@ class StableDiffusion:
     tokenizer: Component
     max_length: int  # tokens of a prompt
     text_layers: int
+    vocabulary: int  # rows of the text encoder's token table, without embeddings
+    embeddings: tuple[Embedding, ...]
     scheduler: SchedulerSpec
     sampler: str
     vae: VaeSpec
     size: SizeSpec
 
 
-def describe(checkpoint: Checkpoint) -> StableDiffusion:
-    """Hold a checkpoint against what the backend serves. Raises CheckpointError naming what does not fit."""
+def describe(checkpoint: Checkpoint, embeddings: Sequence[Embedding] = ()) -> StableDiffusion:
+    """Hold a checkpoint against what the backend serves. Raises CheckpointError naming what does not fit.
+
+    embeddings: textual inversions to add to its text encoder.
+    """
     parts = _components(checkpoint)
     text, unet, vae = _text_config(parts["text_encoder"]), _with_defaults(parts["unet"]), _vae(parts["vae"])
     _check_unet(unet, vae, text["hidden_size"])
+    check_embeddings(embeddings, text["hidden_size"])
     scheduler = parts["scheduler"].config()
     _check_scheduler(scheduler)
     positions = text["max_position_embeddings"]
@@ -71,11 +79,13 @@ def describe(checkpoint: Checkpoint) -> StableDiffusion:
     weights = {name: find_weights(parts[name]) for name in ("text_encoder", "unet", "vae")}
     native = _latent_size(unet) * vae.factor
     return StableDiffusion(
-        networks=_networks(parts, weights, unet["in_channels"], vae, text, max_length),
+        networks=_networks(parts, weights, unet["in_channels"], vae, text, max_length, embeddings),
         weights=weights,
         tokenizer=parts["tokenizer"],
         max_length=max_length,
         text_layers=text["num_hidden_layers"],
+        vocabulary=text["vocab_size"],
+        embeddings=tuple(embeddings),
         scheduler=SchedulerSpec(scheduler),
         sampler=default_sampler(parts["scheduler"].class_name, scheduler),
         vae=vae,
@@ -179,11 +189,14 @@ def _networks(
     vae: VaeSpec,
     text: Mapping[str, Any],
     max_length: int,
+    embeddings: Sequence[Embedding],
 ) -> tuple[Network, ...]:
     def load(name: str, module: type[NetworkModule]) -> NetworkModule:
-        return module(load_model(parts[name], weights[name]))
+        model = load_model(parts[name], weights[name])
+        return module(extend(model, embeddings) if name == "text_encoder" else model)
 
     channels, hidden = vae.latent_channels, text["hidden_size"]
+    tokens = text["vocab_size"] + sum(len(embedding.vectors) for embedding in embeddings)
     image = TensorSpec("float32", ("batch", 3, "height", "width"))
     return (
         Network(
@@ -194,7 +207,10 @@ def _networks(
                 "clip_skip": TensorSpec("int64", ("batch",)),
             },
             outputs={"prompt_embeds": TensorSpec("float32", ("batch", max_length, hidden))},
-            draws={"input_ids": below(text["vocab_size"]), "clip_skip": below(text["num_hidden_layers"])},
+            draws={
+                "input_ids": below(tokens),
+                "clip_skip": below(text["num_hidden_layers"]),
+            },
             cases=latent_cases(1),
         ),
         Network(

@@ -59,6 +59,7 @@ class TokenizerSpec:
     bos_token_id: int
     eos_token_id: int
     pad_token_id: int
+    embeddings: Mapping[str, int] | None = None  # textual inversions: token -> how many vectors it stands for
 
 
 @dataclass(frozen=True)

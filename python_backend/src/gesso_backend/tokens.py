@@ -28,6 +28,8 @@ class PromptTokenizer:
     def __init__(self, folder: Path, spec: TokenizerSpec) -> None:
         self._tokenizer = Tokenizer.from_file(str(folder / spec.file))
         self._spec = spec
+        # A textual inversion's vectors have the ids from its token's on.
+        self._vectors = {self._tokenizer.token_to_id(token): count for token, count in (spec.embeddings or {}).items()}
 
     def encode(self, pieces: Sequence[tuple[str, float]], max_chunks: int = 1) -> Tokens:
         """Tokens of the pieces of a prompt, each with its weight.
@@ -42,9 +44,11 @@ class PromptTokenizer:
         text = ""
         for piece, weight in pieces:
             encoding = self._tokenizer.encode(piece, add_special_tokens=False)
-            ids += encoding.ids
-            weights += [weight] * len(encoding.ids)
-            starts += [len(text) + start for start, _ in encoding.offsets]
+            for token, (start, _) in zip(encoding.ids, encoding.offsets, strict=True):
+                count = self._vectors.get(token, 1)
+                ids += range(token, token + count)
+                weights += [weight] * count
+                starts += [len(text) + start] * count
             text += piece
         room = spec.max_length - 2
         chunks = max(1, min(-(-len(ids) // room), max_chunks))

@@ -1,0 +1,96 @@
+"""Textual inversions: what the exporter adds is what a prompt at the server means, and what diffusers makes of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from safetensors.torch import save_file
+
+import bundles
+from gesso_backend.bundle import TokenizerSpec
+from gesso_backend.tokens import PromptTokenizer
+from gesso_export import stable_diffusion, tokenizer
+from gesso_export.checkpoint import open_checkpoint
+from gesso_export.embeddings import Embedding, read
+from gesso_export.errors import CheckpointError
+
+PROMPT = "a photo of <cat-toy>, (red:1.2) and <style> too"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return bundles.checkpoint(bundles.shared_root(tmp_path_factory), in_channels=4)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, Path]:
+    """One as diffusers writes it, of three vectors, and one as the web UI does."""
+    random = torch.Generator().manual_seed(0)
+    toy, style = tmp_path / "toy.safetensors", tmp_path / "style.safetensors"
+    save_file({"<cat-toy>": torch.randn(3, 32, generator=random)}, toy)
+    save_file({"emb_params": torch.randn(1, 32, generator=random), "other": torch.zeros(2)}, style)
+    return {"<cat-toy>": toy, "<style>": style}
+
+
+def test_a_prompt_with_embeddings_means_what_it_means_in_diffusers(
+    checkpoint: Path, files: dict[str, Path], tmp_path: Path
+) -> None:
+    """Guards ids, rows and the order of the vectors, across exporter, bundle and server."""
+    inversions = [read(f"{token}={file}") for token, file in files.items()]
+    model = stable_diffusion.describe(open_checkpoint(checkpoint, "tiny"), inversions)
+    spec = tokenizer.write(model.tokenizer, model.max_length, tmp_path, model.vocabulary, model.embeddings)
+    assert spec.embeddings == {"<cat-toy>": 3, "<style>": 1}
+    served = PromptTokenizer(
+        tmp_path,
+        TokenizerSpec(
+            spec.file, spec.max_length, spec.bos_token_id, spec.eos_token_id, spec.pad_token_id, spec.embeddings
+        ),
+    )
+    ids = served.encode([(PROMPT, 1.0)]).ids
+    with torch.inference_mode():
+        ours = model.networks[0].load()(torch.from_numpy(ids), torch.zeros(1, dtype=torch.int64))
+
+    pipeline = StableDiffusionPipeline.from_pretrained(checkpoint, local_files_only=True)
+    pipeline.load_textual_inversion(str(files["<cat-toy>"]), token="<cat-toy>")
+    pipeline.load_textual_inversion(read_tensor(files["<style>"]), token="<style>")
+    with torch.inference_mode():
+        theirs, _ = pipeline.encode_prompt(PROMPT, torch.device("cpu"), 1, do_classifier_free_guidance=False)
+    np.testing.assert_allclose(ours.numpy(), theirs.numpy(), atol=1e-5)
+    plain = served.encode([("a photo of cat toy, (red:1.2) and style too", 1.0)]).ids
+    assert (ids != plain).any()
+
+
+def read_tensor(file: Path) -> dict[str, torch.Tensor]:
+    embedding: Embedding = read(f"x={file}")
+    return {"<style>": torch.from_numpy(embedding.vectors)}
+
+
+def test_what_is_no_embedding_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    """Guards against pickles, and against vectors of another text encoder, which torch would stretch to nonsense."""
+    wide, two, nan = tmp_path / "wide.safetensors", tmp_path / "two.safetensors", tmp_path / "nan.safetensors"
+    save_file({"x": torch.zeros(1, 48)}, wide)
+    save_file({"clip_l": torch.zeros(1, 32), "clip_g": torch.zeros(1, 48)}, two)
+    save_file({"x": torch.full((1, 32), torch.nan)}, nan)
+    for argument, message in {
+        "toy": "TOKEN=FILE",
+        "a toy=file.safetensors": "TOKEN=FILE",
+        "toy=file.pt": "pickles are never read",
+        f"toy={tmp_path}/none.safetensors": "cannot be read",
+        f"toy={two}": "expected one tensor, found clip_g, clip_l",
+        f"toy={nan}": "NaN",
+    }.items():
+        with pytest.raises(CheckpointError, match=message):
+            read(argument)
+    opened = open_checkpoint(checkpoint, "tiny")
+    with pytest.raises(CheckpointError, match="embedding toy: is 48 wide, the text encoder 32"):
+        stable_diffusion.describe(opened, [read(f"toy={wide}")])
+    inversion = Embedding("toy", np.zeros((1, 32), np.float32))
+    with pytest.raises(CheckpointError, match="embedding toy: the token comes twice"):
+        stable_diffusion.describe(opened, [inversion, inversion])
+    model = stable_diffusion.describe(opened, [Embedding("cat</w>", np.zeros((1, 32), np.float32))])
+    with pytest.raises(CheckpointError, match="the tokenizer knows cat</w> already"):
+        tokenizer.write(model.tokenizer, model.max_length, tmp_path, model.vocabulary, model.embeddings)
