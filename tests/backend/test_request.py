@@ -35,7 +35,8 @@ def test_a_prompt_alone_is_text_to_image_with_every_default() -> None:
         long_prompt=True, clip_skip=0, image=None, mask_image=None, height=32, width=48,
         num_inference_steps=3, guidance_scale=7.5, guidance_rescale=0.0, strength=1.0, seed=424242, scheduler="ddim",
         timestep_spacing=None, timesteps=None, sigmas=None, eta=0.0,
-        num_images_per_prompt=1, padding_mask_crop=None, mask_feather=0, latent_blend=True, preview_every=0,
+        num_images_per_prompt=1, padding_mask_crop=None, mask_feather=0, latent_blend=True, require_native=False,
+        preview_every=0,
     )  # fmt: skip
 
 
@@ -64,7 +65,7 @@ def test_every_parameter_arrives() -> None:
         clip_skip=1, image=IMAGE, mask_image=MASK, num_inference_steps=7, guidance_scale=2.5,
         guidance_rescale=0.7, strength=0.5, seed=9, scheduler="euler", timestep_spacing="linspace", eta=0.3,
         num_images_per_prompt=2, padding_mask_crop=4, mask_feather=3,
-        latent_blend=False, preview_every=2,
+        latent_blend=False, require_native=True, preview_every=2,
     )  # fmt: skip
     found = {name: getattr(request, name) for name in INPUTS if name not in ("image", "mask_image", "height", "width")}
     assert found == {
@@ -72,7 +73,7 @@ def test_every_parameter_arrives() -> None:
         "long_prompt": False, "clip_skip": 1, "num_inference_steps": 7, "guidance_scale": 2.5, "strength": 0.5,
         "guidance_rescale": 0.7, "seed": 9, "scheduler": "euler", "timestep_spacing": "linspace", "timesteps": None,
         "sigmas": None, "eta": 0.3, "num_images_per_prompt": 2, "padding_mask_crop": 4, "mask_feather": 3,
-        "latent_blend": False, "preview_every": 2,
+        "latent_blend": False, "require_native": True, "preview_every": 2,
     }  # fmt: skip
     np.testing.assert_array_equal(request.image, IMAGE)
     np.testing.assert_array_equal(request.mask_image, MASK)
@@ -217,6 +218,13 @@ def test_latent_blend_is_a_bool_and_nothing_else() -> None:
     error = refuse(image=IMAGE, mask_image=MASK, latent_blend=np.array([1], np.int32))
     assert str(error) == "INVALID_ARG: latent_blend: expected bool, found int32"
     assert accept(image=IMAGE, mask_image=MASK, latent_blend=False).latent_blend is False
+
+
+def test_native_inpainting_can_be_insisted_on() -> None:
+    """Guards those who must not be served by blending: a plain model says so, and an inpainting model paints."""
+    assert accept(image=IMAGE, mask_image=MASK, require_native=True).require_native
+    with pytest.raises(InvalidRequest, match="require_native: not an inpainting model"):
+        parse(inputs(image=IMAGE, mask_image=MASK, require_native=True), fake_bundle(in_channels=4))
 
 
 # Seeds

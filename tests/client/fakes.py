@@ -35,6 +35,7 @@ PARAMETERS = {
     "padding_mask_crop": {"type": "int", "minimum": -1, "maximum": 4096},
     "mask_feather": {"type": "int", "default": 0, "minimum": 0, "maximum": 256},
     "latent_blend": {"type": "bool", "default": True},
+    "require_native": {"type": "bool", "default": False},
     "preview_every": {"type": "int", "default": 0, "minimum": 0, "maximum": 200},
 }
 

@@ -58,7 +58,7 @@ def test_every_option_has_its_type_on_the_wire() -> None:
     }
     integers = {"num_inference_steps": 3, "num_images_per_prompt": 2, "padding_mask_crop": -1, "mask_feather": 4}
     integers |= {"clip_skip": 1, "preview_every": 1, "timesteps": (900, 500, 7)}
-    bools = {"latent_blend": False, "prompt_weighting": True, "long_prompt": False}
+    bools = {"latent_blend": False, "require_native": True, "prompt_weighting": True, "long_prompt": False}
     inputs = made(**texts, **reals, **integers, seed=2**62, **bools).inputs
     kinds = {name: array.dtype.kind + str(array.dtype.itemsize) for name, array in inputs.items()}
     assert kinds == (

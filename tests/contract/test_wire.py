@@ -119,6 +119,7 @@ REQUESTS: dict[str, tuple[str, Any, Any, Options]] = {
             "clip_skip": 1, "num_inference_steps": 7, "guidance_scale": 2.3, "strength": 0.55,
             "guidance_rescale": 0.7, "seed": 2**63 - 9, "scheduler": "ddim", "eta": 0.2, "timestep_spacing": "trailing",
             "num_images_per_prompt": 2, "padding_mask_crop": -1, "mask_feather": 3, "latent_blend": False,
+            "require_native": True,
             "preview_every": 2,
         },
     ),

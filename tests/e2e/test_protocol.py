@@ -70,6 +70,18 @@ def test_every_way_in_gives_the_same_picture(server: Server, reference: Event, w
     assert event.report["parameters"] == reference.report["parameters"]
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_lists_of_numbers_arrive_on_every_way(server: Server, way: str) -> None:
+    """Guards own timesteps and sigmas over JSON, where Triton sees a list of numbers and nothing of its type."""
+    own = inpaint(scheduler="euler")
+    del own["num_inference_steps"]
+    for steps in ({"timesteps": [900, 400, 30]}, {"sigmas": [12.5, 2.0, 0.25, 0.0]}):
+        event = WAYS[way](server, {**own, **tensors(**steps)})
+        assert event.num_steps == 3
+        ((name, numbers),) = steps.items()
+        assert event.report["parameters"][name] == numbers
+
+
 def test_the_events_of_a_request_come_in_order(server: Server) -> None:
     events = list(stream_grpc(server.grpc, inpaint(num_inference_steps=7, preview_every=3)))
     assert [(event.event, event.step) for event in events] == [
@@ -180,7 +192,7 @@ def test_the_tensors_present_choose_the_task(server: Server) -> None:
 
 
 def test_the_report_says_what_was_done(server: Server) -> None:
-    report = infer_grpc(server.grpc, inpaint(prompt="cat " * 100)).report
+    report = infer_grpc(server.grpc, inpaint(prompt="cat " * 100, long_prompt=False)).report
     assert report["parameters"]["num_inference_steps"] == 4
     assert report["parameters"]["scheduler"] == "ddim"
     assert set(report["timings_ms"]) == {

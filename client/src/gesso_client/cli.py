@@ -183,6 +183,9 @@ def _parser() -> _Parser:
     )
     command.add_argument("--no-latent-blend", action="store_false", default=None, dest="latent_blend")
     command.add_argument(
+        "--native", action="store_true", default=None, dest="require_native", help="refuse a model that only blends"
+    )
+    command.add_argument(
         "--in-flight", type=_count, default=4, metavar="N", help="with a folder: at once (default: %(default)s)"
     )
     command.set_defaults(run=inpaint)

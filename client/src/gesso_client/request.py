@@ -43,6 +43,7 @@ class Options(TypedDict, total=False):
     padding_mask_crop: int | None  # pixels of context; -1 the whole image; absent: automatic
     mask_feather: int | None  # pixels, inside the mask only
     latent_blend: bool | None
+    require_native: bool | None  # refuse a model that was not trained on masks
     preview_every: int | None  # steps; 0 none
     # Of the client, not of the wire:
     model: str | None
@@ -76,6 +77,7 @@ DTYPES: Mapping[str, type[np.generic]] = MappingProxyType(
         "padding_mask_crop": np.int32,
         "mask_feather": np.int32,
         "latent_blend": np.bool_,
+        "require_native": np.bool_,
         "preview_every": np.int32,
     }
 )

@@ -107,5 +107,6 @@ def request_parameters(size: SizeSpec, sampler: str, text_layers: int) -> dict[s
         "padding_mask_crop": Parameter("int", minimum=-1, maximum=4096),
         "mask_feather": Parameter("int", default=0, minimum=0, maximum=256),
         "latent_blend": Parameter("bool", default=True),
+        "require_native": Parameter("bool", default=False),
         "preview_every": Parameter("int", default=0, minimum=0, maximum=200),
     }

@@ -159,6 +159,7 @@ PARAMETERS = (
     "padding_mask_crop",
     "mask_feather",
     "latent_blend",
+    "require_native",
     "preview_every",
 )
 

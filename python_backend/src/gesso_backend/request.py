@@ -18,7 +18,7 @@ Task = Literal["inpaint", "image_to_image", "text_to_image"]
 SIDES = ("height", "width")
 PROMPTS = ("negative_prompt_strength", "prompt_weighting", "long_prompt", "clip_skip")  # how the prompts are read
 STEPS = ("timestep_spacing", "timesteps", "sigmas", "eta")  # what a request may say of them besides their number
-ONLY_WITH_MASK = ("padding_mask_crop", "mask_feather", "latent_blend")
+ONLY_WITH_MASK = ("padding_mask_crop", "mask_feather", "latent_blend", "require_native")
 MAX_IMAGE_PIXELS = 2**25  # 32 Mpx; bounds the memory one request may take before it is looked at
 
 
@@ -51,6 +51,7 @@ class Request:
     padding_mask_crop: int | None  # pixels; -1 whole image; None automatic
     mask_feather: int  # pixels
     latent_blend: bool
+    require_native: bool  # refused by a model that would only blend
     preview_every: int  # steps; 0 none
 
     @property
@@ -121,6 +122,8 @@ def parse(
         raise InvalidRequest("height", f"height * width is above the maximum of {bundle.size.max_pixels} pixels")
     if values["strength"] == 0:
         raise InvalidRequest("strength", "0 would leave no step to run")
+    if values["require_native"] and not bundle.native_inpainting:
+        raise InvalidRequest("require_native", "not an inpainting model: it would blend, as plain models do")
     if values["seed"] is None:
         values["seed"] = (draw_seed or (lambda: secrets.randbits(32)))()
     if values["seed"] > bundle.parameters["seed"].maximum - values["num_images_per_prompt"]:
