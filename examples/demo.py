@@ -43,7 +43,7 @@ LANDSCAPE = HERE / "landscape.png"
 EDITS = (
     Edit("add", LANDSCAPE, HERE / "landscape-sky.png", "a red balloon", 3.0),
     Edit("replace", LANDSCAPE, HERE / "landscape-tree.png", "a blue house", 3.0),
-    Edit("remove", LANDSCAPE, HERE / "landscape-tree.png", "a beach by the sea on a clear day", 2.0),
+    Edit("remove", LANDSCAPE, HERE / "landscape-tree.png", "a beach by the sea on a clear day", 3.0),
 )
 PHOTOGRAPH = Edit("edit", HERE / "rocket.jpg", HERE / "rocket-mask.png", "a hot air balloon in the evening sky", 7.5)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ import bundles
 from e2e.conftest import Serve
 from gesso_client import Client, Result
 from training.evaluation.colour import read_colour
-from training.evaluation.measures import psnr
+from training.evaluation.measures import TEXTURE, psnr, texture
 from training.scenes import Scene, draw
+from training.scenes.captions import PLACE_WORDS, TIME_WORDS
 from training.scenes.masks import Mask, box_mask
 
 pytestmark = pytest.mark.e2e
@@ -54,12 +56,21 @@ def test_a_balloon_has_the_colour_that_was_asked_for(client: Client, seed: int, 
     assert result.report["changed_outside_mask"] == 0
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_removal_restores_the_sky(client: Client, seed: int) -> None:
-    scene, mask = balloon_scene(seed)
-    result = inpaint(client, scene.image, mask, "the sky", 1.5)
-    assert psnr(np.asarray(result.image), scene.without, mask) > 24
-    assert psnr(scene.image, scene.without, mask) < 20  # there was something to remove
+def test_removal_restores_the_sky(client: Client) -> None:
+    """Where the sky is plain, by the evaluation's own measure: which clouds were behind a balloon nobody can know.
+
+    The bar of docs/demo-model.md: 24 dB in the mean.
+    """
+    restored: list[float] = []
+    scenes = (balloon_scene(seed) for seed in itertools.count(SEEDS[0]))
+    for scene, mask in itertools.islice((s for s in scenes if texture(s[0].without, s[1]) < TEXTURE), 8):
+        prompt = f"{PLACE_WORDS[scene.place][0]} {TIME_WORDS[scene.time][0]}"
+        result = inpaint(client, scene.image, mask, prompt, 3.0)
+        restored.append(psnr(np.asarray(result.image), scene.without, mask))
+        assert (
+            restored[-1] > psnr(scene.image, scene.without, mask) + 6
+        )  # there was something to remove, and it is gone
+    assert np.mean(restored) > 24
 
 
 def test_it_paints_what_diffusers_paints_with_it(client: Client) -> None:

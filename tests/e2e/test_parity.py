@@ -242,25 +242,31 @@ def paint(
     if task == "inpaint":
         arguments |= {"mask_image": Image.fromarray(mask)}
     generator = torch.Generator("cpu").manual_seed(SEED)
-    prompt = arguments.pop("prompt", None)
+    prompt, clip_skip = arguments.pop("prompt", None), arguments.pop("clip_skip", 0)
+    if clip_skip:  # what the pipeline does with it; with transformers 5 it fails to
+        prompt = PROMPT
     if prompt is None:
         texts: dict[str, Any] = {"prompt": PROMPT, "negative_prompt": NEGATIVE}
     else:
-        texts = {"prompt_embeds": chunks(pipeline, prompt), "negative_prompt_embeds": chunks(pipeline, NEGATIVE)}
+        texts = {
+            "prompt_embeds": chunks(pipeline, prompt, prompt, clip_skip),
+            "negative_prompt_embeds": chunks(pipeline, NEGATIVE, prompt, clip_skip),
+        }
     return np.asarray(pipeline(**texts, generator=generator, **arguments).images[0])
 
 
-def chunks(pipeline: Any, prompt: str) -> torch.Tensor:
-    """The embeddings of a prompt in chunks of 75 tokens, of LONG's length, each encoded as a prompt of its own."""
+def chunks(pipeline: Any, prompt: str, longest: str, clip_skip: int) -> torch.Tensor:
+    """The embeddings of a prompt in as many chunks of 75 tokens as `longest` has, each a prompt of its own."""
     tokenizer, encoder = pipeline.tokenizer, pipeline.text_encoder
-    size = len(tokenizer(LONG, add_special_tokens=False, verbose=False).input_ids)
+    size = len(tokenizer(longest, add_special_tokens=False, verbose=False).input_ids)
     ids = tokenizer(prompt, add_special_tokens=False, verbose=False).input_ids
     embedded = []
     for start in range(0, size, 75):
         words = [tokenizer.bos_token_id, *ids[start : start + 75], tokenizer.eos_token_id]
         words += [tokenizer.pad_token_id] * (77 - len(words))
         with torch.no_grad():
-            embedded.append(encoder(torch.tensor([words]))[0])
+            hidden = encoder(torch.tensor([words]), output_hidden_states=True).hidden_states
+            embedded.append(encoder.final_layer_norm(hidden[-1 - clip_skip]))
     return torch.cat(embedded, 1)
 
 

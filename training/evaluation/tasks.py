@@ -15,8 +15,7 @@ from training.scenes.captions import PLACE_WORDS, TIME_WORDS
 from training.scenes.masks import Mask, box_mask, grown
 from training.scenes.scene import Box, Pixels
 
-GUIDANCE_PAINT = 3.0
-GUIDANCE_REMOVE = 1.5
+GUIDANCE = 3.0
 BoxAround = Callable[[np.random.Generator, Box], Box]
 MARGIN = (0.02, 0.15)  # by how much of the subject's size a mask is larger, on each side
 
@@ -56,7 +55,7 @@ def remove(count: int) -> list[Question]:
         prompt = f"{PLACE_WORDS[scene.place][0]} {TIME_WORDS[scene.time][0]}"
         mask = box_mask(SIZE, SIZE, box)
         alone = _alone(scene, box)
-        questions.append(Question(seed, scene.image, mask, box, prompt, GUIDANCE_REMOVE, scene.without, alone=alone))
+        questions.append(Question(seed, scene.image, mask, box, prompt, GUIDANCE, scene.without, alone=alone))
     return questions
 
 
@@ -113,7 +112,7 @@ def rivals(kind: str) -> list[str]:
 def _painting(seed: int, scene: Scene, image: Pixels, box: Box, kind: str, colour: str) -> Question:
     prompt = f"{'an' if colour[0] in 'aeiou' else 'a'} {colour} {kind}"
     mask = box_mask(SIZE, SIZE, box)
-    return Question(seed, image, mask, box, prompt, GUIDANCE_PAINT, scene.without, kind, colour)
+    return Question(seed, image, mask, box, prompt, GUIDANCE, scene.without, kind, colour)
 
 
 def _cut(box: Box) -> Box:
