@@ -45,6 +45,22 @@ def finished(thread: threading.Thread) -> bool:
 
 
 @BOTH_LOOPS
+def test_a_loop_that_is_closed_is_not_taken_for_dead(loop: str) -> None:
+    """Guards the moment between the loop's end and the watch's: a clean stop must not leave with an error."""
+    died = threading.Event()
+    with serving(FakeEngines(), settings={"loop": loop}, on_dead=died.set) as service:
+        close = service._loop.close
+
+        def close_slowly() -> None:
+            close()
+            died.wait(10 * services.WATCH_SECONDS)
+
+        service._loop.close = close_slowly  # type: ignore[method-assign]
+        service.drain()
+    assert not died.is_set()
+
+
+@BOTH_LOOPS
 def test_draining_finishes_what_runs_and_refuses_what_comes(loop: str) -> None:
     """Guards a rolling restart: nobody's picture is lost, and newcomers are sent elsewhere."""
     gate, running, late = Gate("unet"), FakeClient(), FakeClient()

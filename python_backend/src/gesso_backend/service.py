@@ -68,6 +68,7 @@ class Service:
         self._jobs: dict[str, Job] = {}
         self._give_up: float | None = None  # set while draining: when what still runs is ended
         self._dead = False  # the loop was found stuck or dead; it stays so, even if it moves again
+        self._ending = False  # the loop is being closed: that it ends now is no death
         self._closed = threading.Event()
         self._outbox = Outbox()
         self._workers = ThreadPoolExecutor(1, thread_name_prefix="gesso-prepare")
@@ -136,6 +137,7 @@ class Service:
         self._abort_all(_shutting_down())
         self._workers.shutdown()
         if self._loop.alive:
+            self._ending = True
             self._loop.close()
         with self._lock:
             left = list(self._jobs.values())
@@ -215,7 +217,8 @@ class Service:
                 jobs = list(self._jobs.values())
             for job in jobs:
                 self._look_at(job)
-            if not self.healthy():
+            closed = self._ending and not self._loop.alive
+            if not self.healthy() and not closed:
                 # The loop will not end them any more, so they are ended here; from now on none is admitted.
                 with self._lock:
                     self._dead = True
