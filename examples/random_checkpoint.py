@@ -24,21 +24,9 @@ from diffusers.models import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from gesso_export.clip_vocabulary import EOS, MAX_TOKENS, vocabulary, write_tokenizer
+from gesso_export.single_file import SCHEDULER_CONFIG
 
 SCALING_FACTOR = 0.18215
-
-# scheduler_config.json as the published checkpoints ship it (Stable Diffusion 1.5).
-SCHEDULER_CONFIG: Mapping[str, Any] = {
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "beta_start": 0.00085,
-    "clip_sample": False,
-    "num_train_timesteps": 1000,
-    "set_alpha_to_one": False,
-    "skip_prk_steps": True,
-    "steps_offset": 1,
-    "trained_betas": None,
-}
 
 
 @dataclass(frozen=True)

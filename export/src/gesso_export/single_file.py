@@ -42,8 +42,9 @@ _OTHERS = {
     "lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight": "a LoRA",
     "emb_params": "a textual inversion (see --embedding)",
 }
-_SCHEDULER: Mapping[str, Any] = {
-    "_class_name": "PNDMScheduler",
+# scheduler_config.json as the published checkpoints ship it (Stable Diffusion 1.5), without its class.
+SCHEDULER_CLASS = "PNDMScheduler"
+SCHEDULER_CONFIG: Mapping[str, Any] = {
     "beta_end": 0.012,
     "beta_schedule": "scaled_linear",
     "beta_start": 0.00085,
@@ -138,14 +139,15 @@ def convert(file: Path, folder: Path, prediction_type: str | None = None) -> Non
             save_file(converted, folder / name / f"{stem}.safetensors", metadata={"format": "pt"})
             _write_json(folder / name / "config.json", config)
     _write_json(
-        folder / "scheduler" / "scheduler_config.json", {**_SCHEDULER, "prediction_type": layout.prediction_type}
+        folder / "scheduler" / "scheduler_config.json",
+        {"_class_name": SCHEDULER_CLASS, **SCHEDULER_CONFIG, "prediction_type": layout.prediction_type},
     )
     write_tokenizer(folder / "tokenizer", "!" if layout.openclip else EOS)
     _write_json(
         folder / "model_index.json",
         {
             "_class_name": layout.pipeline,
-            "scheduler": ["diffusers", _SCHEDULER["_class_name"]],
+            "scheduler": ["diffusers", SCHEDULER_CLASS],
             "text_encoder": ["transformers", "CLIPTextModel"],
             "tokenizer": ["transformers", "CLIPTokenizer"],
             "unet": ["diffusers", "UNet2DConditionModel"],

@@ -7,7 +7,7 @@ from PIL import Image
 
 from gesso_backend import seam
 from gesso_backend.mask import Pixels, composite
-from gesso_backend.prepare import Prepared
+from gesso_backend.prepare import Prepared, to_picture
 
 
 def paint(prepared: Prepared, work: Pixels) -> Pixels:
@@ -16,8 +16,8 @@ def paint(prepared: Prepared, work: Pixels) -> Pixels:
     work: the canvas as the network drew it [8h, 8w, 3].
     """
     request, canvas = prepared.request, prepared.canvas
-    if request.image is not None and prepared.repaint is not None and request.latent_blend:
-        work = seam.close(work, canvas.cut(request.image), prepared.repaint[0, 0])
+    if prepared.pixels is not None and prepared.repaint is not None and request.latent_blend:
+        work = seam.close(work, to_picture(prepared.pixels), prepared.repaint[0, 0])
     painted = canvas.uncut(work)
     if request.image is None or prepared.alpha is None:
         return np.ascontiguousarray(painted)

@@ -6,10 +6,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from gesso_backend.samplers.ddim import AlphaSchedule
+from gesso_backend.samplers.ddim import AlphaSchedule, Clipping
 from gesso_backend.samplers.level import CLEAN, output, sample
 from gesso_backend.samplers.schedule import Ask, InvalidSteps, UnsupportedScheduler
-from gesso_backend.samplers.table import Clip, Plan, Row, assemble
+from gesso_backend.samplers.table import Plan, Row, assemble
 
 _SIGMA_DATA = 0.5
 
@@ -42,13 +42,12 @@ class TCDSchedule(AlphaSchedule):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LCMSchedule(TCDSchedule):
+class LCMSchedule(TCDSchedule, Clipping):
     """diffusers' LCMScheduler."""
 
     served: ClassVar[Mapping[str, tuple[object, ...]]] = {**TCDSchedule.served, "thresholding": (False, None)}
 
     clip_sample: bool = False
-    clip_sample_range: float = 1.0
     timestep_scaling: float = 10.0
 
 
@@ -64,10 +63,7 @@ def lcm(config: Mapping[str, object], ask: Ask) -> Plan:
         of_x0 = scaled / (scaled**2 + _SIGMA_DATA**2) ** 0.5
         of_x = _SIGMA_DATA**2 / (scaled**2 + _SIGMA_DATA**2)
         x0, _ = here.estimates(schedule.prediction_type, sample(), output())
-        x_next = there.signal * of_x * sample()
-        clip = Clip(schedule.clip_sample_range, there.signal * of_x0) if schedule.clip_sample else None
-        if clip is None:
-            x_next = x_next + there.signal * of_x0 * x0
+        x_next, clip = schedule.plus_x0(there.signal * of_x * sample(), x0, there.signal * of_x0)
         noise = there.sigma if i + 1 < len(levels) else None
         rows.append(Row(timestep=timestep, x_next=x_next, x0=x0, clip=clip, noise=noise))
     return assemble(rows, levels)

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from gesso_backend.samplers.level import Level, output, sample
-from gesso_backend.samplers.schedule import Ask, InvalidSteps, Schedule
+from gesso_backend.samplers.level import Level, Linear, output, sample
+from gesso_backend.samplers.schedule import Ask, Config, InvalidSteps, Schedule
 from gesso_backend.samplers.table import Clip, Plan, Row, assemble
 
 
@@ -53,16 +53,27 @@ class Levels:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DDIMSchedule(AlphaSchedule):
+class Clipping(Config):
+    """The keys by which a scheduler clips its estimate of the clean image."""
+
+    clip_sample: bool = True
+    clip_sample_range: float = 1.0
+
+    def plus_x0(self, x_next: Linear, x0: Linear, weight: float) -> tuple[Linear, Clip | None]:
+        """`x_next + weight * x0`; where x0 is clipped, `x_next` alone and the clip that adds the rest."""
+        if self.clip_sample:
+            return x_next, Clip(self.clip_sample_range, weight)
+        return x_next + weight * x0, None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DDIMSchedule(AlphaSchedule, Clipping):
     """diffusers' DDIMScheduler. Mind its default: a config without `clip_sample` clips, PNDM's among them."""
 
     served: ClassVar[Mapping[str, tuple[object, ...]]] = {
         "prediction_type": ("epsilon", "v_prediction", "sample"),
         "thresholding": (False, None),
     }
-
-    clip_sample: bool = True
-    clip_sample_range: float = 1.0
 
 
 def ddim(config: Mapping[str, object], ask: Ask) -> Plan:
@@ -77,11 +88,8 @@ def ddim(config: Mapping[str, object], ask: Ask) -> Plan:
         x0, eps = here.estimates(schedule.prediction_type, sample(), output())
         fresh = ask.eta * posterior_deviation(here, there) if ask.eta else 0.0
         kept = math.sqrt(max(0.0, there.sigma**2 - fresh**2))
-        clip = None
-        if schedule.clip_sample:  # x0 alone: diffusers leaves the eps that goes with it as it was
-            clip, x_next = Clip(schedule.clip_sample_range, there.signal), kept * eps
-        else:
-            x_next = Level(there.signal, kept).mix(x0, eps)
+        # Of x0 alone: diffusers leaves the eps that goes with it as it was.
+        x_next, clip = schedule.plus_x0(kept * eps, x0, there.signal)
         rows.append(Row(timestep=timestep, x_next=x_next, x0=x0, clip=clip, noise=fresh if ask.eta else None))
     return assemble(rows, [levels.at(timestep) for timestep in timesteps])
 

@@ -5,16 +5,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from gesso_backend.samplers.ddim import AlphaSchedule, posterior_deviation
+from gesso_backend.samplers.ddim import AlphaSchedule, Clipping, posterior_deviation
 from gesso_backend.samplers.level import CLEAN, Level, output, sample
 from gesso_backend.samplers.schedule import Ask
-from gesso_backend.samplers.table import Clip, Plan, Row, assemble
+from gesso_backend.samplers.table import Plan, Row, assemble
 
 _LOWEST_VARIANCE = 1e-20  # diffusers' floor
 
 
 @dataclass(frozen=True, kw_only=True)
-class DDPMSchedule(AlphaSchedule):
+class DDPMSchedule(AlphaSchedule, Clipping):
     """diffusers' DDPMScheduler, which clips unless the config says not to."""
 
     served: ClassVar[Mapping[str, tuple[object, ...]]] = {
@@ -24,8 +24,6 @@ class DDPMSchedule(AlphaSchedule):
     }
 
     variance_type: str = "fixed_small"
-    clip_sample: bool = True
-    clip_sample_range: float = 1.0
 
 
 def ddpm(config: Mapping[str, object], ask: Ask) -> Plan:
@@ -42,9 +40,7 @@ def ddpm(config: Mapping[str, object], ask: Ask) -> Plan:
         x0, _ = here.estimates(schedule.prediction_type, sample(), output())
         of_x0 = there.signal * step_beta / here.sigma**2
         x_next = here.signal / there.signal * (there.sigma / here.sigma) ** 2 * sample()
-        clip = Clip(schedule.clip_sample_range, of_x0) if schedule.clip_sample else None
-        if clip is None:
-            x_next = x_next + of_x0 * x0
+        x_next, clip = schedule.plus_x0(x_next, x0, of_x0)
         noise = _deviation(schedule, here, there, step_beta) if timestep > 0 else None
         rows.append(Row(timestep=timestep, x_next=x_next, x0=x0, clip=clip, noise=noise))
     return assemble(rows, levels)
