@@ -176,7 +176,7 @@ def step_times(
     size: Size, bundle: Path, threads: int, image: np.ndarray[Any, Any], mask: np.ndarray[Any, Any]
 ) -> tuple[float, float]:
     """(a step inside the loop, the bare denoiser call on the same rows), taking turns in this process."""
-    from gesso_backend.denoise import Arrays
+    from gesso_backend.calls import Arrays
     from gesso_backend.errors import RequestError
     from gesso_backend.events import Event
     from gesso_backend.service import Service

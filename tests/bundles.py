@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from random_checkpoint import make_checkpoint
+from random_checkpoint import MAKERS
 
 LITTLE_WORLD = Path(__file__).parent.parent / "examples" / "little-world"
 
@@ -31,16 +31,16 @@ def shared_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def checkpoint(root: Path, **options: Any) -> Path:
-    """A checkpoint made with these options of `make_checkpoint`, under `root`."""
+    """A checkpoint made with these options of its preset's maker (examples/random_checkpoint.py), under `root`."""
     folder = root / f"checkpoint-{_key(options)}"
     with _lock(folder):
         if not (folder / "model_index.json").exists():  # written last
-            make_checkpoint(folder, **options)
+            MAKERS[options.get("preset", "tiny")](folder, **options)
     return folder
 
 
 def export(root: Path, *, precision: str = "fp32", **options: Any) -> tuple[Path, Path]:
-    """(checkpoint directory, bundle directory) for these options of `make_checkpoint`, under `root`."""
+    """(checkpoint directory, bundle directory) for these options of `checkpoint`, under `root`."""
     source = checkpoint(root, **options)
     return source, _export(source, root / f"bundle-{precision}-{_key(options)}", precision)
 

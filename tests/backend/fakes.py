@@ -57,16 +57,18 @@ def manifest(in_channels: int = 9) -> dict[str, Any]:
     files = [spec["file"] for spec in networks.values()] + ["tokenizer/tokenizer.json"]
     return copy.deepcopy(
         {
-            "schema_version": 2,
+            "schema_version": 3,
             "name": "fake",
             "family": "stable-diffusion",
             "networks": networks,
             "scheduler": {"config": {"_class_name": "PNDMScheduler", "skip_prk_steps": True, "steps_offset": 1}},
             "vae": {"factor": 8, "latent_channels": 4, "scaling_factor": 0.5, "shift_factor": 0.25},
             "size": {"native": 64, "multiple": 8, "max_pixels": 128 * 128},
-            "tokenizer": {
-                "file": "tokenizer/tokenizer.json", "max_length": TOKENS,
-                "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2,
+            "tokenizers": {
+                "text_encoder": {
+                    "file": "tokenizer/tokenizer.json", "max_length": TOKENS,
+                    "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2,
+                },
             },
             "preview_rgb": {"matrix": [[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0]], "bias": [0.0, 0.25, -0.25]},
             "parameters": {
@@ -103,6 +105,7 @@ def manifest(in_channels: int = 9) -> dict[str, Any]:
             "license": "unknown",
             "files": {name: {"sha256": "0" * 64, "bytes": 0} for name in files},
             "exporter": {"gesso_export": "0.1.0"},
+            "options": {},
         }
     )  # fmt: skip
 
@@ -126,7 +129,7 @@ def write_bundle(folder: Path) -> Path:
 class FakeTokenizer:
     """A letter is a token."""
 
-    def encode(self, pieces: Sequence[tuple[str, float]], max_chunks: int = 1) -> Tokens:
+    def encode(self, pieces: Sequence[tuple[str, float]], max_chunks: int = 1, length: int | None = None) -> Tokens:
         text = "".join(piece for piece, _ in pieces)
         chunks = max(1, min(-(-len(text) // TOKENS), max_chunks))
         fits = text[: chunks * TOKENS]
@@ -259,14 +262,14 @@ def serving(
     engines: Mapping[str, Callable[..., Arrays]] | None = None,
     *,
     bundle: Bundle | None = None,
-    tokenizer: Any = None,
+    tokenizers: Any = None,
     settings: Mapping[str, Any] | None = None,
     **edges: Any,
 ) -> Iterator[Service]:
     """A running service of fakes. settings: fields of `Settings`; edges: further arguments of `Service`."""
     service = Service(
         bundle or fake_bundle(),
-        tokenizer or FakeTokenizer(),
+        tokenizers or {"text_encoder": FakeTokenizer()},
         engines or FakeEngines(),
         Settings(**{"drain_seconds": WAIT_SECONDS, **(settings or {})}),
         **edges,

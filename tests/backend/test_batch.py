@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backend.fakes import fake_bundle
 from gesso_backend.batch import Batch, FifoPolicy, Task
-from gesso_backend.denoise import Call
+from gesso_backend.calls import Call
 from gesso_backend.settings import Settings
 
 CAPS = {"text_encoder": 8, "unet": 8, "vae_encoder": 1, "vae_decoder": 1}
@@ -119,7 +120,7 @@ def test_a_call_alone_is_not_copied() -> None:
 @pytest.mark.parametrize("network", ["text_encoder", "unet", "vae_encoder", "vae_decoder"])
 def test_the_settings_caps_reach_every_network(network: str) -> None:
     """Guards against a network without a cap, which would be a KeyError in the loop: the end of the server."""
-    policy = FifoPolicy.of(Settings(max_rows=3, max_vae_rows=2))
+    policy = FifoPolicy.of(Settings(max_rows=3, max_vae_rows=2), fake_bundle())
     batch = policy.next([task(i, network, rows=1) for i in range(5)])
     assert batch is not None
     assert batch.rows == (2 if network.startswith("vae") else 3)

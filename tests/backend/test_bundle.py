@@ -65,14 +65,20 @@ FAULTS: dict[str, tuple[Callable[[Document], None], str]] = {
         put("parameters.seed.type", "integer"),
         "parameters.seed.type: 'integer' is not one of string, int, float, bool",
     ),
-    "another schema": (put("schema_version", 3), "schema_version: 3 is not 2; export again with this gesso-export"),
-    "no schema": (drop("schema_version"), "schema_version: None is not 2; export again with this gesso-export"),
-    "another family": (put("family", "flux"), "family: 'flux' is not one of stable-diffusion"),
+    "another schema": (put("schema_version", 4), "schema_version: 4 is not 3; export again with this gesso-export"),
+    "no schema": (drop("schema_version"), "schema_version: None is not 3; export again with this gesso-export"),
+    "another family": (
+        put("family", "kandinsky"),
+        "family: 'kandinsky' is not one of flux, stable-diffusion, stable-diffusion-xl",
+    ),
     "a network's file unlisted": (
         put("networks.unet.file", "other.onnx"),
         "networks.unet.file: 'other.onnx' is not in files",
     ),
-    "the tokenizer's file unlisted": (put("tokenizer.file", "t.json"), "tokenizer.file: 't.json' is not in files"),
+    "the tokenizer's file unlisted": (
+        put("tokenizers.text_encoder.file", "t.json"),
+        "tokenizers.text_encoder.file: 't.json' is not in files",
+    ),
     "five channels": (
         put("networks.unet.inputs.sample.shape", ["batch", 5, "height", "width"]),
         "networks.unet.inputs.sample: 5 channels, expected 4 or 9",

@@ -130,7 +130,7 @@ class HeldTokenizer(FakeTokenizer):
 def test_a_cancel_while_it_is_prepared_is_answered_at_once(loop: str) -> None:
     """Guards against a prepared job entering the loop after its end."""
     tokenizer, engines, client, after = HeldTokenizer(), FakeEngines(), FakeClient(), FakeClient()
-    with serving(engines, tokenizer=tokenizer, settings={"loop": loop}) as service:
+    with serving(engines, tokenizers={"text_encoder": tokenizer}, settings={"loop": loop}) as service:
         service.submit(inpaint(), client)
         assert tokenizer.reached.wait(WAIT_SECONDS)
         client.gone = True

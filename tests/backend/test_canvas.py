@@ -182,7 +182,7 @@ def test_an_unscaled_mask_is_not_widened(height: int, width: int) -> None:
 def prepared_of(image: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8] | None, **values: Any) -> Prepared:
     bundle = fake_bundle()
     request = parse(inputs(image=image, mask_image=mask, **values), bundle)
-    return prepare(request, bundle, FakeTokenizer())  # type: ignore[arg-type]
+    return prepare(request, bundle, {"text_encoder": FakeTokenizer()})  # type: ignore[dict-item]
 
 
 def repainted(prepared: Prepared, seed: int) -> npt.NDArray[np.uint8]:

@@ -14,8 +14,10 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import resca
 from backend.fakes import TOKENS, Arrays, FakeEngines, FakeTokenizer, fake_bundle, hole, inputs, picture
 from gesso_backend import denoise
 from gesso_backend.bundle import Bundle
-from gesso_backend.denoise import Call, Conditions, Preview, Progress, encode, preview_rgb, sample
+from gesso_backend.calls import Call
+from gesso_backend.denoise import Conditions, Preview, Progress, encode, preview_rgb, sample
 from gesso_backend.errors import InternalError
+from gesso_backend.families import clip
 from gesso_backend.noise import NoiseStream
 from gesso_backend.prepare import Prepared, prepare, to_network, to_picture
 from gesso_backend.request import parse
@@ -28,7 +30,7 @@ STEPS = 3
 
 def prepared_of(bundle: Bundle, **values: Any) -> Prepared:
     request = parse(inputs(**{"num_inference_steps": STEPS, "seed": 5, **values}), bundle)
-    return prepare(request, bundle, FakeTokenizer())  # type: ignore[arg-type]
+    return prepare(request, bundle, {"text_encoder": FakeTokenizer()})  # type: ignore[dict-item]
 
 
 def drive(generator: Generator[Any, Any, Any], engines: dict[str, Callable[..., Arrays]]) -> tuple[list[Any], Any]:
@@ -147,9 +149,9 @@ def test_emphasis_scales_tokens_and_keeps_the_mean() -> None:
     """Guards the web UI's arithmetic: a weight of 2 on one token, the rest made smaller so that the mean stays."""
     embeddings = np.random.default_rng(0).standard_normal((2, 5, 3), np.float32)
     weights = np.ones((2, 5), np.float32)
-    np.testing.assert_array_equal(denoise._weigh(embeddings, weights), embeddings)
+    np.testing.assert_array_equal(clip._weigh(embeddings, weights), embeddings)
     weights[0, 2] = 2
-    weighed = denoise._weigh(embeddings, weights)
+    weighed = clip._weigh(embeddings, weights)
     np.testing.assert_allclose(weighed.mean(axis=(1, 2)), embeddings.mean(axis=(1, 2)), rtol=1e-4)
     np.testing.assert_allclose(weighed[0, 2] / weighed[0, 1], 2 * embeddings[0, 2] / embeddings[0, 1], rtol=1e-4)
     np.testing.assert_array_equal(weighed[1], embeddings[1])

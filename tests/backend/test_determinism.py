@@ -58,7 +58,7 @@ def run(
         return real.engines["unet"](**arrays)
 
     engines = {**real.engines, "text_encoder": text_encoder, "unet": unet}
-    with serving(engines, bundle=real.bundle, tokenizer=real.tokenizer, settings=settings) as service:
+    with serving(engines, bundle=real.bundle, tokenizers=real.tokenizers, settings=settings) as service:
         clients = [FakeClient() for _ in requests]
         jobs = [service.submit(request, client) for request, client in zip(requests, clients, strict=True)]
         until(lambda: all(job.prepared is not None or job.ended for job in jobs))

@@ -307,14 +307,14 @@ def test_a_cancel_that_comes_while_the_aborted_are_dropped_is_not_lost(outbox: O
     without ever getting its final reply."""
     bundle = fake_bundle(in_channels=4)  # text, then denoising: the two go side by side
     gate = Gate("unet")
-    policy = FifoPolicy.of(Settings())
+    policy = FifoPolicy.of(Settings(), fake_bundle())
     loop = BatchedLoop(bundle, FakeEngines(gate), outbox, NoMetrics(), policy)
     jobs: list[Job] = []
 
     def prepared(client: FakeClient, on_end: Callable[[Job], None]) -> Job:
         arrays = inputs()
         job = Job(arrays, client, outbox, NoMetrics(), on_end)
-        job.prepared = prepare(parse(arrays, bundle), bundle, FakeTokenizer())
+        job.prepared = prepare(parse(arrays, bundle), bundle, {"text_encoder": FakeTokenizer()})
         jobs.append(job)
         return job
 
@@ -334,7 +334,7 @@ def test_a_cancel_that_comes_while_the_aborted_are_dropped_is_not_lost(outbox: O
 def test_closing_an_idle_loop_takes_no_time(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards shutdown against a last round of waiting for requests that can no longer come."""
     monkeypatch.setattr(loops, "WAKE_SECONDS", 100 * WAIT_SECONDS)
-    loop = BatchedLoop(fake_bundle(), FakeEngines(), outbox, NoMetrics(), FifoPolicy.of(Settings()))
+    loop = BatchedLoop(fake_bundle(), FakeEngines(), outbox, NoMetrics(), FifoPolicy.of(Settings(), fake_bundle()))
     loop.start()
     closing = threading.Thread(target=loop.close, daemon=True)
     closing.start()

@@ -15,8 +15,9 @@ from backend.fakes import TOKENS, FakeTokenizer, fake_bundle, hole, inputs, pict
 from backend.real import Real
 from gesso_backend.bundle import Bundle, Parameter
 from gesso_backend.errors import InvalidRequest
+from gesso_backend.families.clip import MAX_CHUNKS
 from gesso_backend.mask import feather
-from gesso_backend.prepare import MAX_CHUNKS, Prepared, prepare, to_network, to_picture
+from gesso_backend.prepare import Prepared, prepare, to_network, to_picture
 from gesso_backend.request import parse
 
 IMAGE, MASK = picture(32, 48), hole(32, 48)
@@ -24,7 +25,11 @@ IMAGE, MASK = picture(32, 48), hole(32, 48)
 
 def prepared_of(bundle: Bundle | None = None, tokenizer: Any = None, **values: Any) -> Prepared:
     bundle = bundle or fake_bundle()
-    return prepare(parse(inputs(**values), bundle), bundle, tokenizer or FakeTokenizer())
+    return prepare(parse(inputs(**values), bundle), bundle, {"text_encoder": tokenizer or FakeTokenizer()})
+
+
+def ids(prepared: Prepared) -> Any:
+    return prepared.texts["text_encoder"].ids
 
 
 # Prompts
@@ -47,7 +52,7 @@ def test_a_prompt_over_the_limit_warns_with_the_text_that_was_cut(real: Real) ->
     kept = LONG.strip().removesuffix(cut)
     again = real.tokenizer.encode(plain(kept))
     assert again.cut == ""
-    np.testing.assert_array_equal(again.ids, prepared.input_ids[1])  # what was not cut is what is used
+    np.testing.assert_array_equal(again.ids, ids(prepared)[1])  # what was not cut is what is used
     assert real.tokenizer.encode(plain(f"{kept} {cut.split()[0]}")).cut != ""  # one word more would not have fitted
 
 
@@ -60,9 +65,9 @@ def test_the_negative_prompt_is_cut_and_told_under_its_own_name(real: Real) -> N
 def test_a_prompt_at_the_limit_is_not_warned_of(real: Real) -> None:
     """Guards off by one: 75 words of one token and the two ends are 77."""
     fits, too_long = " ".join(["fox"] * 75), " ".join(["fox"] * 76)
-    assert prepared_of(real.bundle, real.tokenizer, prompt=fits).input_ids.shape == (2, 1, 77)
+    assert ids(prepared_of(real.bundle, real.tokenizer, prompt=fits)).shape == (2, 1, 77)
     assert prepared_of(real.bundle, real.tokenizer, prompt=fits, long_prompt=False).warnings == ()
-    assert prepared_of(real.bundle, real.tokenizer, prompt=too_long).input_ids.shape == (2, 2, 77)
+    assert ids(prepared_of(real.bundle, real.tokenizer, prompt=too_long)).shape == (2, 2, 77)
     assert prepared_of(real.bundle, real.tokenizer, prompt=too_long, long_prompt=False).warnings == (
         "prompt is over the limit of 77 tokens; cut: 'fox'",
     )
@@ -70,9 +75,9 @@ def test_a_prompt_at_the_limit_is_not_warned_of(real: Real) -> None:
 
 def test_a_long_prompt_is_as_many_chunks_as_it_needs(real: Real) -> None:
     """Guards the text beyond 75 tokens: each chunk has its own start and end, and together they are the prompt."""
-    spec = real.bundle.tokenizer
+    spec = real.bundle.tokenizers["text_encoder"]
     prepared = prepared_of(real.bundle, real.tokenizer, prompt=LONG, negative_prompt="blurry")
-    negative, prompt = prepared.input_ids
+    negative, prompt = ids(prepared)
     assert prepared.warnings == ()
     content = [int(i) for chunk in prompt for i in chunk[1:-1] if i not in (spec.eos_token_id, spec.pad_token_id)]
     assert content == real.tokenizer._tokenizer.encode(LONG, add_special_tokens=False).ids
@@ -90,13 +95,13 @@ def test_chunks_end_somewhere() -> None:
     unbounded = dataclasses.replace(fake_bundle(), parameters={**fake_bundle().parameters, **bounds})
     assert prepared_of(unbounded, prompt=longest).warnings == ()
     prepared = prepared_of(unbounded, prompt=longest + "tail", negative_prompt="n")
-    assert prepared.input_ids.shape == (2, MAX_CHUNKS, TOKENS)
+    assert ids(prepared).shape == (2, MAX_CHUNKS, TOKENS)
     assert prepared.warnings == (f"prompt is over the limit of {TOKENS} tokens in each of 8 chunks; cut: 'tail'",)
 
 
 def test_token_ids_are_padded_to_the_full_length(real: Real) -> None:
     """Guards the text encoder's fixed axis, and the pad token, which differs between CLIP and OpenCLIP."""
-    spec = real.bundle.tokenizer
+    spec = real.bundle.tokenizers["text_encoder"]
     tokens = real.tokenizer.encode(plain("fox"))
     ((ids,), cut) = tokens.ids, tokens.cut
     assert (len(ids), ids.dtype, cut) == (spec.max_length, np.int64, "")
@@ -109,12 +114,12 @@ def test_emphasis_weighs_the_tokens_of_its_words(real: Real) -> None:
     """Guards weights against sliding off their words, and the brackets against being read as text."""
     prepared = prepared_of(real.bundle, real.tokenizer, prompt="a (red:1.5) fox", prompt_weighting=True)
     same_words = prepared_of(real.bundle, real.tokenizer, prompt="a red fox")
-    np.testing.assert_array_equal(prepared.input_ids, same_words.input_ids)
-    assert prepared.token_weights[1, 0, :5].tolist() == [1, 1, 1.5, 1, 1]
-    assert (prepared.token_weights[0] == 1).all()
+    np.testing.assert_array_equal(ids(prepared), ids(same_words))
+    assert prepared.texts["text_encoder"].weights[1, 0, :5].tolist() == [1, 1, 1.5, 1, 1]
+    assert (prepared.texts["text_encoder"].weights[0] == 1).all()
     literal = prepared_of(real.bundle, real.tokenizer, prompt="a (red:1.5) fox")
-    assert (literal.token_weights == 1).all()
-    assert (literal.input_ids != same_words.input_ids).any()
+    assert (literal.texts["text_encoder"].weights == 1).all()
+    assert (ids(literal) != ids(same_words)).any()
 
 
 def test_a_weight_that_is_none_is_refused_in_its_own_prompt() -> None:
@@ -125,23 +130,23 @@ def test_a_weight_that_is_none_is_refused_in_its_own_prompt() -> None:
 
 def test_the_empty_text_is_encoded_only_where_the_negative_prompt_is_compared_with_it() -> None:
     """Guards the price: a third text for the text encoder only when it is used."""
-    assert prepared_of(prompt="p", negative_prompt="n").input_ids.shape[0] == 2
-    assert prepared_of(prompt="p", negative_prompt="n", negative_prompt_strength=0.5).input_ids.shape[0] == 3
+    assert ids(prepared_of(prompt="p", negative_prompt="n")).shape[0] == 2
+    assert ids(prepared_of(prompt="p", negative_prompt="n", negative_prompt_strength=0.5)).shape[0] == 3
     unguided = prepared_of(prompt="p", negative_prompt="n", negative_prompt_strength=0.5, guidance_scale=1.0)
-    assert unguided.input_ids.shape[0] == 1
+    assert ids(unguided).shape[0] == 1
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.999, 1.0])
 def test_guidance_of_one_or_less_is_one_row(scale: float) -> None:
     """Guards the price: no guidance, no unconditional row, and the row that is left is the prompt's."""
     prepared = prepared_of(prompt="p", negative_prompt="n", guidance_scale=scale)
-    assert prepared.input_ids[:, 0, 0].tolist() == [ord("p")]
+    assert ids(prepared)[:, 0, 0].tolist() == [ord("p")]
 
 
 def test_guidance_is_two_rows_the_negative_first() -> None:
     """Guards the order that the guidance formula takes for granted."""
     prepared = prepared_of(prompt="p", negative_prompt="n", guidance_scale=1.5)
-    assert prepared.input_ids[:, 0, 0].tolist() == [ord("n"), ord("p")]
+    assert ids(prepared)[:, 0, 0].tolist() == [ord("n"), ord("p")]
 
 
 # Steps

@@ -9,7 +9,7 @@ import pytest
 
 from backend.fakes import fake_bundle, hole, inputs, picture
 from gesso_backend.errors import InvalidRequest, NotFound, RequestError
-from gesso_backend.request import INPUTS, MAX_IMAGE_PIXELS, Request, parse
+from gesso_backend.request import MAX_IMAGE_PIXELS, Request, parse
 
 BUNDLE = fake_bundle()
 IMAGE, MASK = picture(20, 30), hole(20, 30)
@@ -67,7 +67,8 @@ def test_every_parameter_arrives() -> None:
         num_images_per_prompt=2, padding_mask_crop=4, mask_feather=3,
         latent_blend=False, require_native=True, preview_every=2,
     )  # fmt: skip
-    found = {name: getattr(request, name) for name in INPUTS if name not in ("image", "mask_image", "height", "width")}
+    taken = fake_bundle().parameters
+    found = {name: getattr(request, name) for name in taken if name not in ("height", "width")}
     assert found == {
         "prompt": "p", "negative_prompt": "n", "negative_prompt_strength": 0.5, "prompt_weighting": True,
         "long_prompt": False, "clip_skip": 1, "num_inference_steps": 7, "guidance_scale": 2.5, "strength": 0.5,
@@ -85,7 +86,7 @@ def test_own_steps_arrive_in_place_of_a_number_of_steps(name: str, own: list[Any
     request = accept(**{name: own})
     assert getattr(request, name) == tuple(own)
     assert request.num_inference_steps is None
-    effective = request.effective()
+    effective = request.effective(fake_bundle().parameters)
     assert effective[name] == tuple(own)
     assert "num_inference_steps" not in effective
     error = refuse(**{name: own}, num_inference_steps=3)
@@ -388,14 +389,10 @@ def test_an_area_above_the_models_is_refused() -> None:
 
 def test_effective_parameters_are_those_the_task_has() -> None:
     """Guards the report against parameters that meant nothing in this request."""
-    assert "strength" not in accept().effective()
-    assert "mask_feather" not in accept(image=IMAGE).effective()
-    everything = accept(image=IMAGE, mask_image=MASK).effective()
+    taken = fake_bundle().parameters
+    assert "strength" not in accept().effective(taken)
+    assert "mask_feather" not in accept(image=IMAGE).effective(taken)
+    everything = accept(image=IMAGE, mask_image=MASK).effective(taken)
+    assert not {"true_cfg_scale", "max_sequence_length"} & set(everything), "this model does not take them"
     assert {"strength", "mask_feather", "padding_mask_crop", "latent_blend", "seed", "scheduler"} <= set(everything)
     assert not {"image", "mask_image", "prompt"} & set(everything)
-
-
-@pytest.mark.parametrize(("scale", "guided"), [(0.0, False), (1.0, False), (1.001, True), (7.5, True)])
-def test_guidance_starts_above_one(scale: float, guided: bool) -> None:
-    """Guards diffusers' rule, on which the number of rows depends."""
-    assert accept(guidance_scale=scale).guided is guided

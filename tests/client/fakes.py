@@ -12,18 +12,23 @@ import numpy as np
 
 from gesso_client.errors import Cancelled, NotFound
 
+SIZE: dict[str, Any] = {"type": "ints", "minimum": 1, "maximum": 16384, "min_items": 2, "max_items": 2}
 PARAMETERS = {
     "prompt": {"type": "string", "max_bytes": 64},
     "negative_prompt": {"type": "string", "max_bytes": 64, "default": ""},
+    "prompt_2": {"type": "string", "max_bytes": 64, "default": ""},
+    "negative_prompt_2": {"type": "string", "max_bytes": 64, "default": ""},
     "negative_prompt_strength": {"type": "float", "default": 1.0, "minimum": 0.0, "maximum": 2.0},
     "prompt_weighting": {"type": "bool", "default": False},
     "long_prompt": {"type": "bool", "default": True},
     "clip_skip": {"type": "int", "default": 0, "minimum": 0, "maximum": 1},
+    "max_sequence_length": {"type": "int", "default": 512, "minimum": 1, "maximum": 512},
     "height": {"type": "int", "default": 32, "minimum": 8, "maximum": 2048},
     "width": {"type": "int", "default": 48, "minimum": 8, "maximum": 2048},
     "num_inference_steps": {"type": "int", "default": 4, "minimum": 1, "maximum": 1000},
     "guidance_scale": {"type": "float", "default": 7.5, "minimum": 0.0, "maximum": 50.0},
     "guidance_rescale": {"type": "float", "default": 0.0, "minimum": 0.0, "maximum": 1.0},
+    "true_cfg_scale": {"type": "float", "default": 1.0, "minimum": 0.0, "maximum": 50.0},
     "strength": {"type": "float", "default": 1.0, "minimum": 0.0, "maximum": 1.0},
     "seed": {"type": "int", "minimum": 0, "maximum": 2**63 - 1},
     "scheduler": {"type": "string", "default": "ddim", "choices": ["ddim", "euler"]},
@@ -37,13 +42,15 @@ PARAMETERS = {
     "latent_blend": {"type": "bool", "default": True},
     "require_native": {"type": "bool", "default": False},
     "preview_every": {"type": "int", "default": 0, "minimum": 0, "maximum": 200},
+    **dict.fromkeys(("original_size", "target_size", "negative_original_size", "negative_target_size"), SIZE),
+    **{name: SIZE | {"minimum": 0} for name in ("crops_coords_top_left", "negative_crops_coords_top_left")},
 }
 
 
 def description(**changes: Any) -> str:
     """The JSON a model's `gesso` parameter holds."""
     whole = {
-        "schema_version": 2,
+        "schema_version": 3,
         "name": "tiny",
         "family": "stable-diffusion",
         "native_inpainting": True,

@@ -76,7 +76,7 @@ def test_bounds_are_inclusive_and_numpy_scalars_are_welcome(info: ModelInfo, nam
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", description(schema_version=3), description(parameters={"x": {"type": "complex"}})]
+    "text", ["", "[]", "{}", description(schema_version=4), description(parameters={"x": {"type": "complex"}})]
 )
 def test_a_description_this_client_cannot_read_is_the_servers_fault(text: str) -> None:
     with pytest.raises(ServerError, match=r"^inpaint: "):

@@ -1,9 +1,10 @@
-"""One exported bundle, as the server opens it and as it is on disk."""
+"""A bundle of each family, as the server opens it and as it is on disk."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from google.protobuf import text_format
@@ -17,15 +18,33 @@ from gesso_client.models import ModelInfo
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="session")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundle that tests/export and tests/backend look at too."""
-    return bundles.export(bundles.shared_root(tmp_path_factory))[1]
+# One of each family; the first is the one that tests/export and tests/backend look at too.
+FAMILIES: dict[str, dict[str, Any]] = {
+    "stable-diffusion": {},
+    "stable-diffusion-xl": {"preset": "sdxl-tiny", "in_channels": 9},
+    "flux": {"preset": "flux-tiny", "variant": "fill"},
+}
+
+
+@pytest.fixture(scope="session", params=FAMILIES)
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return bundles.export(bundles.shared_root(tmp_path_factory), **FAMILIES[request.param])[1]
 
 
 @pytest.fixture(scope="session")
 def bundle(exported: Path) -> Bundle:
     return backend_bundle.load(exported)
+
+
+@pytest.fixture(scope="session")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
+    """For each parameter there is, a bundle that takes it."""
+    root = bundles.shared_root(tmp_path_factory)
+    takers = {}
+    for options in reversed(FAMILIES.values()):
+        bundle = backend_bundle.load(bundles.export(root, **options)[1])
+        takers |= dict.fromkeys(bundle.parameters, bundle)
+    return takers
 
 
 @pytest.fixture(scope="session")

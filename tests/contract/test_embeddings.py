@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 import bundles
 from gesso_backend.bundle import TokenizerSpec
 from gesso_backend.tokens import PromptTokenizer
-from gesso_export import stable_diffusion, tokenizer
+from gesso_export import families, tokenizer
 from gesso_export.checkpoint import open_checkpoint
 from gesso_export.embeddings import Embedding, read
 from gesso_export.errors import CheckpointError
@@ -41,8 +41,8 @@ def test_a_prompt_with_embeddings_means_what_it_means_in_diffusers(
 ) -> None:
     """Guards ids, rows and the order of the vectors, across exporter, bundle and server."""
     inversions = [read(f"{token}={file}") for token, file in files.items()]
-    model = stable_diffusion.describe(open_checkpoint(checkpoint, "tiny"), inversions)
-    spec = tokenizer.write(model.tokenizer, model.max_length, tmp_path, model.vocabulary, model.embeddings)
+    model = families.describe(open_checkpoint(checkpoint, "tiny"), inversions)
+    spec = tokenizer.write(model.tokenizers["text_encoder"], tmp_path)
     assert spec.embeddings == {"<cat-toy>": 3, "<style>": 1}
     served = PromptTokenizer(
         tmp_path,
@@ -87,10 +87,10 @@ def test_what_is_no_embedding_is_refused(checkpoint: Path, tmp_path: Path) -> No
             read(argument)
     opened = open_checkpoint(checkpoint, "tiny")
     with pytest.raises(CheckpointError, match="embedding toy: is 48 wide, the text encoder 32"):
-        stable_diffusion.describe(opened, [read(f"toy={wide}")])
+        families.describe(opened, [read(f"toy={wide}")])
     inversion = Embedding("toy", np.zeros((1, 32), np.float32))
     with pytest.raises(CheckpointError, match="embedding toy: the token comes twice"):
-        stable_diffusion.describe(opened, [inversion, inversion])
-    model = stable_diffusion.describe(opened, [Embedding("cat</w>", np.zeros((1, 32), np.float32))])
+        families.describe(opened, [inversion, inversion])
+    model = families.describe(opened, [Embedding("cat</w>", np.zeros((1, 32), np.float32))])
     with pytest.raises(CheckpointError, match="the tokenizer knows cat</w> already"):
-        tokenizer.write(model.tokenizer, model.max_length, tmp_path, model.vocabulary, model.embeddings)
+        tokenizer.write(model.tokenizers["text_encoder"], tmp_path)

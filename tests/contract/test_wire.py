@@ -73,7 +73,7 @@ def test_the_backend_reads_the_inputs_that_are_declared(config: Any) -> None:
     assert tuple(tensor.name for tensor in config.input) == INPUTS
 
 
-def test_the_inputs_are_of_the_bundles_types_and_shapes(config: Any, bundle: Bundle) -> None:
+def test_the_inputs_are_of_the_bundles_types_and_shapes(config: Any, everything: dict[str, Bundle]) -> None:
     """Guards dtypes: with FP64 for FP32, every client in the world would be told so."""
     wanted = {"string": "BYTES", "int": "INT32", "float": "FP32", "bool": "BOOL", "ints": "INT32", "floats": "FP32"}
     types_found = declared(config.input)
@@ -82,20 +82,20 @@ def test_the_inputs_are_of_the_bundles_types_and_shapes(config: Any, bundle: Bun
             assert types_found[tensor.name] == "UINT8"
             assert list(tensor.dims) == PICTURES[tensor.name]
         else:
-            spec = bundle.parameters[tensor.name]
+            spec = everything[tensor.name].parameters[tensor.name]
             assert types_found[tensor.name] == ("INT64" if tensor.name == "seed" else wanted[spec.type])
             assert list(tensor.dims) == [-1 if spec.type in ("ints", "floats") else 1]
         assert tensor.optional is (tensor.name != "prompt")
 
 
-def test_int32_holds_every_bound_it_has_to(config: Any, bundle: Bundle) -> None:
+def test_int32_holds_every_bound_it_has_to(config: Any, everything: dict[str, Bundle]) -> None:
     """Guards a bound that no client could send."""
     for name, kind in declared(config.input).items():
         if kind in ("INT32", "INT64"):
-            spec, limits = bundle.parameters[name], np.iinfo(kind.lower())
+            spec, limits = everything[name].parameters[name], np.iinfo(kind.lower())
             assert spec.minimum is not None
             assert spec.maximum is not None
-            assert limits.min <= spec.minimum < spec.maximum <= limits.max
+            assert limits.min <= spec.minimum <= spec.maximum <= limits.max
 
 
 def test_the_client_sends_what_is_declared(config: Any) -> None:
@@ -110,7 +110,7 @@ REQUESTS: dict[str, tuple[str, Any, Any, Options]] = {
     "nothing said": ("text_to_image", None, None, {}),
     "a size": ("text_to_image", None, None, {"height": 64, "width": 128, "seed": 0}),
     "own steps": ("text_to_image", None, None, {"scheduler": "euler", "timesteps": [900, 500, 7]}),
-    "own sigmas": ("text_to_image", None, None, {"scheduler": "euler", "sigmas": [14.6, 0.7, 0]}),
+    "own sigmas": ("text_to_image", None, None, {"scheduler": "euler", "sigmas": [1, 0.7, 0.1]}),
     "a picture": ("image_to_image", IMAGE, None, {"strength": 0.7, "guidance_scale": 1.0}),
     "everything": (
         "inpaint", IMAGE, MASK,
@@ -119,8 +119,10 @@ REQUESTS: dict[str, tuple[str, Any, Any, Options]] = {
             "clip_skip": 1, "num_inference_steps": 7, "guidance_scale": 2.3, "strength": 0.55,
             "guidance_rescale": 0.7, "seed": 2**63 - 9, "scheduler": "ddim", "eta": 0.2, "timestep_spacing": "trailing",
             "num_images_per_prompt": 2, "padding_mask_crop": -1, "mask_feather": 3, "latent_blend": False,
-            "require_native": True,
-            "preview_every": 2,
+            "require_native": True, "preview_every": 2, "prompt_2": "two", "negative_prompt_2": "not two",
+            "true_cfg_scale": 2.5, "max_sequence_length": 77, "original_size": [512, 300], "target_size": [3, 4],
+            "crops_coords_top_left": [0, 7], "negative_original_size": [5, 6], "negative_target_size": [8, 9],
+            "negative_crops_coords_top_left": [1, 0],
         },
     ),
 }  # fmt: skip
@@ -131,7 +133,13 @@ def test_what_the_client_builds_the_backend_reads_as_it_was_meant(
     case: str, bundle: Bundle, info: ModelInfo, config: Any
 ) -> None:
     """Guards the whole way of every option, from a keyword argument to the backend's request, types included."""
-    task, image, mask, options = REQUESTS[case]
+    task, image, mask, everything = REQUESTS[case]
+    options: Any = {name: value for name, value in everything.items() if name in bundle.parameters}
+    bounds = bundle.parameters["scheduler"].choices, getattr(bundle.parameters.get("clip_skip"), "maximum", 0)
+    if "scheduler" in options and options["scheduler"] not in (bounds[0] or ()):
+        options["scheduler"] = bundle.parameters["scheduler"].default
+    if options.get("clip_skip", 0) > bounds[1]:
+        options["clip_skip"] = bounds[1]
     sent = build(info, task, "a fox", image, mask, options, live=True)  # type: ignore[arg-type]
     types_declared = declared(config.input)
     for name, array in sent.inputs.items():

@@ -23,7 +23,7 @@ Tensors = Mapping[str, npt.NDArray[Any]]
 DATATYPES = {"uint8": "UINT8", "int32": "INT32", "int64": "INT64", "float32": "FP32", "bool": "BOOL", "object": "BYTES"}
 DTYPES = {datatype: np.dtype(name) for name, datatype in DATATYPES.items()}
 INT32 = ["height", "width", "num_inference_steps", "num_images_per_prompt"]
-INT32 += ["clip_skip", "padding_mask_crop", "mask_feather", "preview_every"]
+INT32 += ["clip_skip", "max_sequence_length", "padding_mask_crop", "mask_feather", "preview_every"]
 TIMEOUT_SECONDS = 120.0
 
 

@@ -13,7 +13,7 @@ import pytest
 from gesso_export import manifest, preview
 from gesso_export.errors import CheckpointError, ManifestError
 from gesso_export.manifest import PreviewRgb, SizeSpec, VaeSpec
-from gesso_export.parameters import SAMPLERS, default_sampler, request_parameters
+from gesso_export.parameters import SAMPLERS, common_parameters, default_sampler
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "bundle.md"
 
@@ -29,7 +29,7 @@ def test_manifest_has_the_keys_and_parameters_docs_bundle_md_shows(bundle: Path)
     assert example is not None
     documented, found = json.loads(example.group(1)), load(bundle)
     assert list(found) == list(documented)
-    for section in ("vae", "size", "tokenizer", "preview_rgb", "source", "exporter", "task_defaults"):
+    for section in ("vae", "size", "tokenizers", "preview_rgb", "source", "exporter", "task_defaults"):
         assert found[section].keys() == documented[section].keys(), section
     for name, network in documented["networks"].items():
         assert found["networks"][name].keys() == network.keys()
@@ -75,9 +75,9 @@ def test_reading_and_writing_a_manifest_changes_nothing(bundle: Path) -> None:
         ("networks.unet.file", "missing.onnx", "missing.onnx"),
         ("parameters.seed.minimum", [], "minimum"),
         ("parameters.scheduler.choices", "ddim", "choices"),
-        ("networks", {}, "text_encoder"),
+        ("networks", {}, "vae_encoder"),
         ("files", {}, ".onnx"),
-        ("schema_version", 3, "schema_version"),
+        ("schema_version", 4, "schema_version"),
         ("name", None, "name"),
     ],
 )
@@ -140,7 +140,7 @@ def test_a_scheduler_class_nobody_knows_is_refused_with_the_list() -> None:
 
 @pytest.mark.parametrize("native", [16, 512, 768, 4096])
 def test_bounds_of_the_sides_hold_the_native_size_and_are_multiples(native: int) -> None:
-    side = request_parameters(SizeSpec(native, 8, 1), "ddim", 12)["height"]
+    side = common_parameters(SizeSpec(native, 8, 1), "ddim", SAMPLERS, steps=50)["height"]
     assert isinstance(side.minimum, int)
     assert isinstance(side.maximum, int)
     assert side.minimum <= native <= side.maximum

@@ -57,8 +57,8 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "no vae folder": (lambda root: shutil.rmtree(root / "vae"), "has no config.json"),
     "no vae in the index": (lambda root: edit(root / "model_index.json", vae=None), "has no vae"),
     "other pipeline": (
-        lambda root: edit(root / "model_index.json", _class_name="StableDiffusionXLPipeline"),
-        "StableDiffusionXLPipeline",
+        lambda root: edit(root / "model_index.json", _class_name="KandinskyPipeline"),
+        "pipeline KandinskyPipeline is not supported; supported are FluxFillPipeline",
     ),
     "other unet class": (lambda root: edit(root / "model_index.json", unet=["diffusers", "UNet3D"]), "UNet3D"),
     "class of another package": (

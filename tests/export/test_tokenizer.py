@@ -69,7 +69,7 @@ def test_manifest_tells_the_limits_and_the_file_stores_none(
 ) -> None:
     """The backend reports what it cut, so the tokenizer must not have cut it already."""
     _, bundle = request.getfixturevalue(kind)
-    spec = json.loads((bundle / "bundle.json").read_text())["tokenizer"]
+    spec = json.loads((bundle / "bundle.json").read_text())["tokenizers"]["text_encoder"]
     assert spec == {
         "file": "tokenizer/tokenizer.json",
         "max_length": 77,

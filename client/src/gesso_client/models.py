@@ -12,7 +12,7 @@ from typing import Any
 
 from gesso_client.errors import InvalidRequest, NotFound, ServerError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ class Parameter:
     maximum: float | None = None
     choices: tuple[str, ...] | None = None
     max_bytes: int | None = None  # of a string, in UTF-8
-    max_items: int | None = None  # of a list; minimum and maximum are each item's
+    min_items: int | None = None  # of a list; minimum and maximum are each item's
+    max_items: int | None = None
 
     def check(self, value: object) -> Any:
         """The value as a plain str, int, float or bool, or a tuple of ints or floats.
@@ -38,8 +39,10 @@ class Parameter:
         if isinstance(value, str | bytes) or not isinstance(value, Iterable):
             raise InvalidRequest(f"{value!r} is not a list", self.name)
         items = list(value)
-        if not 1 <= len(items) <= (self.max_items or len(items)):
-            raise InvalidRequest(f"expected 1 to {self.max_items} numbers, found {len(items)}", self.name)
+        least, most = self.min_items or 1, self.max_items or len(items)
+        if not least <= len(items) <= most:
+            wanted = f"{most}" if least == most else f"{least} to {most}"
+            raise InvalidRequest(f"expected {wanted} numbers, found {len(items)}", self.name)
         return tuple(self._check_one(_LISTS[self.type], item) for item in items)
 
     def _check_one(self, kind: str, value: object) -> Any:
@@ -125,6 +128,7 @@ def _parameter(name: str, spec: Mapping[str, Any]) -> Parameter:
         maximum=spec.get("maximum"),
         choices=None if choices is None else tuple(choices),
         max_bytes=spec.get("max_bytes"),
+        min_items=spec.get("min_items"),
         max_items=spec.get("max_items"),
     )
 

@@ -23,15 +23,19 @@ class Options(TypedDict, total=False):
     """The keyword arguments of every call. None is the same as absent; absent is the server's default."""
 
     negative_prompt: str | None
+    prompt_2: str | None  # for the second text encoder; absent: the prompt
+    negative_prompt_2: str | None
     negative_prompt_strength: float | None  # 1 as it is, 0 as if it were empty
     prompt_weighting: bool | None  # read (word:1.3) and [word] as emphasis
     long_prompt: bool | None  # in several chunks; False: cut with a warning
     clip_skip: int | None  # last layers of the text encoder to leave out
+    max_sequence_length: int | None  # tokens of T5
     height: int | None  # pixels; text-to-image only
     width: int | None
     num_inference_steps: int | None
     guidance_scale: float | None
     guidance_rescale: float | None  # 0 none
+    true_cfg_scale: float | None  # guidance by a negative prompt, where guidance_scale is distilled (FLUX)
     strength: float | None  # needs an image
     seed: int | None  # absent: the server draws one and tells it
     scheduler: str | None
@@ -45,6 +49,12 @@ class Options(TypedDict, total=False):
     latent_blend: bool | None
     require_native: bool | None  # refuse a model that was not trained on masks
     preview_every: int | None  # steps; 0 none
+    original_size: Sequence[int] | None  # SDXL: (height, width) the picture is said to have had
+    crops_coords_top_left: Sequence[int] | None  # SDXL: (top, left) of the crop it is said to be
+    target_size: Sequence[int] | None  # SDXL: (height, width) it is said to have
+    negative_original_size: Sequence[int] | None
+    negative_crops_coords_top_left: Sequence[int] | None
+    negative_target_size: Sequence[int] | None
     # Of the client, not of the wire:
     model: str | None
     deadline: float | None  # seconds for the whole request, queue and retries included
@@ -57,15 +67,19 @@ DTYPES: Mapping[str, type[np.generic]] = MappingProxyType(
     {
         "prompt": np.object_,
         "negative_prompt": np.object_,
+        "prompt_2": np.object_,
+        "negative_prompt_2": np.object_,
         "negative_prompt_strength": np.float32,
         "prompt_weighting": np.bool_,
         "long_prompt": np.bool_,
         "clip_skip": np.int32,
+        "max_sequence_length": np.int32,
         "height": np.int32,
         "width": np.int32,
         "num_inference_steps": np.int32,
         "guidance_scale": np.float32,
         "guidance_rescale": np.float32,
+        "true_cfg_scale": np.float32,
         "strength": np.float32,
         "seed": np.int64,
         "scheduler": np.object_,
@@ -79,9 +93,23 @@ DTYPES: Mapping[str, type[np.generic]] = MappingProxyType(
         "latent_blend": np.bool_,
         "require_native": np.bool_,
         "preview_every": np.int32,
+        "original_size": np.int32,
+        "crops_coords_top_left": np.int32,
+        "target_size": np.int32,
+        "negative_original_size": np.int32,
+        "negative_crops_coords_top_left": np.int32,
+        "negative_target_size": np.int32,
     }
 )
-LISTS = ("timesteps", "sigmas")
+SIZES = (
+    "original_size",
+    "crops_coords_top_left",
+    "target_size",
+    "negative_original_size",
+    "negative_crops_coords_top_left",
+    "negative_target_size",
+)
+LISTS = ("timesteps", "sigmas", *SIZES)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,26 @@ WEIGHT_NAMES = (
     ("diffusion_pytorch_model.fp16.safetensors", "fp16"),
     ("model.fp16.safetensors", "fp16"),
 )
-_PICKLES = (".bin", ".ckpt", ".pt", ".pth")
+PICKLES = (".bin", ".ckpt", ".pt", ".pth")
+FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
+# How the names of tensors end that go with packed or scaled weights, and what kind of file they are of.
+_QUANTISED = {
+    "scaled_fp8": "scaled float8",
+    ".scale_weight": "scaled float8",
+    ".weight_scale": "scaled float8",
+    ".comfy_quant": "scaled float8",
+    ".absmax": "nf4 or fp4 (bitsandbytes)",
+    ".quant_map": "nf4 or fp4 (bitsandbytes)",
+    ".SCB": "int8 (bitsandbytes)",
+    ".qweight": "GPTQ, AWQ or SVDQuant",
+}
 _HALF_PRECISIONS = {"F16": torch.float16, "BF16": torch.bfloat16}
 _INTEGERS = {"I64", "I32"}  # position ids, which older checkpoints store
-_CONFIG_NAMES = {"scheduler": "scheduler_config.json", "tokenizer": "tokenizer_config.json"}
+_CONFIG_NAMES = {
+    "scheduler": "scheduler_config.json",
+    "tokenizer": "tokenizer_config.json",
+    "tokenizer_2": "tokenizer_config.json",
+}
 
 
 @dataclass(frozen=True)
@@ -64,11 +80,17 @@ class Weights:
         return _HALF_PRECISIONS.get(stored.pop(), torch.float32) if len(stored) == 1 else torch.float32
 
     def check_finite(self) -> None:
-        """Read every tensor, one at a time. Raises CheckpointError naming one that holds NaN or infinity."""
+        """Read every tensor, one at a time.
+
+        Raises CheckpointError naming one that holds NaN or infinity, or that belongs to quantised weights.
+        """
         for file in self.files:
             with _open(file) as tensors:
+                check_not_quantised(tensors.keys())
                 for name in tensors.keys():  # noqa: SIM118 - not a mapping
                     tensor = tensors.get_tensor(name)
+                    if tensor.dtype in FLOAT8:
+                        tensor = tensor.bfloat16()  # torch looks for no NaN in float8
                     if tensor.is_floating_point() and not tensor.isfinite().all():
                         raise CheckpointError(f"{file.parent.name}/{file.name}: tensor {name} holds NaN or infinity")
 
@@ -88,6 +110,7 @@ class Checkpoint:
     revision: str | None
     pipeline: str
     components: Mapping[str, Component]
+    index: Mapping[str, Any]  # model_index.json
 
 
 def open_checkpoint(root: Path, name: str, revision: str | None = None) -> Checkpoint:
@@ -100,7 +123,7 @@ def open_checkpoint(root: Path, name: str, revision: str | None = None) -> Check
         match entry:
             case [str(library), str(class_name)]:
                 components[key] = Component(key, library, class_name, root / key)
-    return Checkpoint(root, name, revision, str(index.get("_class_name")), components)
+    return Checkpoint(root, name, revision, str(index.get("_class_name")), components, index)
 
 
 def find_weights(component: Component) -> Weights:
@@ -115,13 +138,24 @@ def find_weights(component: Component) -> Weights:
             if missing := [shard for shard in names if not (folder / shard).is_file()]:
                 raise CheckpointError(f"{component.name}: weights are missing: {missing[0]}")
             return Weights(tuple(folder / shard for shard in names), variant)
-    pickles = [file.name for file in sorted(folder.iterdir()) if file.suffix in _PICKLES]
+    pickles = [file.name for file in sorted(folder.iterdir()) if file.suffix in PICKLES]
     if pickles:
         raise CheckpointError(
             f"{component.name}: the weights are a pickle ({pickles[0]}), which can run code when it is read; "
             "only safetensors are exported"
         )
     raise CheckpointError(f"{component.name}: there are no safetensors weights in {folder.name}/")
+
+
+def check_not_quantised(names: Iterable[str]) -> None:
+    """Raises CheckpointError when tensors of these names are of weights that mean nothing without their scales.
+
+    Plain float8 is no such thing: its numbers are the weights.
+    """
+    for name in names:
+        for ending, kind in _QUANTISED.items():
+            if name.endswith(ending):
+                raise CheckpointError(f"the weights are quantised: {kind} ({name}), which is not supported")
 
 
 def _open(file: Path) -> Any:

@@ -7,7 +7,7 @@ import importlib.metadata
 from collections.abc import Sequence
 from pathlib import Path
 
-from gesso_export import __version__, onnx_graph, preview, reference, stable_diffusion, staging, tokenizer
+from gesso_export import __version__, families, onnx_graph, preview, reference, staging, tokenizer
 from gesso_export.checkpoint import Checkpoint
 from gesso_export.embeddings import Embedding
 from gesso_export.manifest import (
@@ -20,7 +20,6 @@ from gesso_export.manifest import (
     dumps,
 )
 from gesso_export.networks import Network, run
-from gesso_export.parameters import TASK_DEFAULTS, request_parameters
 from gesso_export.progress import Progress
 from gesso_export.reference import Case
 from gesso_export.verify import check_network, describe_file
@@ -49,17 +48,18 @@ def export(
     it was.
     """
     progress = progress or Progress(None)
-    model = stable_diffusion.describe(checkpoint, embeddings)
+    model = families.describe(checkpoint, embeddings)
     parameters = sum(weights.parameters() for weights in model.weights.values())
     with staging.staged(out, force) as folder:
         staging.check_space(folder, parameters * _BYTES[precision] + _OVERHEAD_BYTES)
         with progress.stage("weights", "check"):
             for weights in model.weights.values():
                 weights.check_finite()
-        tokenizer_spec = tokenizer.write(model.tokenizer, model.max_length, folder, model.vocabulary, model.embeddings)
+        tokenizers = {encoder: tokenizer.write(source, folder) for encoder, source in model.tokenizers.items()}
         networks, cases, preview_rgb = {}, {}, None
         for network in model.networks:
-            spec = NetworkSpec(f"{network.name}.onnx", precision, network.inputs, network.outputs)
+            own = "fp32" if network.keep_fp32 else precision
+            spec = NetworkSpec(f"{network.name}.onnx", own, network.inputs, network.outputs)
             with progress.stage(network.name, "export"):
                 cases[network.name], fitted = _export_network(network, spec, folder, model)
             preview_rgb = preview_rgb or fitted
@@ -73,15 +73,15 @@ def export(
         bundle = Bundle(
             schema_version=SCHEMA_VERSION,
             name=name or out.name,
-            family=stable_diffusion.FAMILY,
+            family=model.family,
             networks=networks,
             scheduler=model.scheduler,
             vae=model.vae,
             size=model.size,
-            tokenizer=tokenizer_spec,
+            tokenizers=tokenizers,
             preview_rgb=preview_rgb,
-            parameters=request_parameters(model.size, model.sampler, model.text_layers),
-            task_defaults=TASK_DEFAULTS,
+            parameters=model.parameters,
+            task_defaults=model.task_defaults,
             source=Source(checkpoint.name, checkpoint.revision, checkpoint.pipeline),
             license=license_text,
             files={
@@ -93,23 +93,24 @@ def export(
                 "gesso_export": __version__,
                 **{package: importlib.metadata.version(package) for package in _VERSIONS},
             },
+            options=model.options,
         )
         (folder / FILE_NAME).write_text(dumps(bundle), encoding="utf-8")
     return bundle
 
 
 def _export_network(
-    network: Network, spec: NetworkSpec, folder: Path, model: stable_diffusion.StableDiffusion
+    network: Network, spec: NetworkSpec, folder: Path, model: families.Model
 ) -> tuple[list[Case], PreviewRgb | None]:
     """Write one network; return what the float32 module answers, and the preview matrix if it is the VAE's encoder."""
     module = network.load()
     cases = []
     for number in range(len(network.cases)):
         inputs = network.draw_inputs(number)
-        cases.append(Case(inputs, dict(zip(network.outputs, [run(module, inputs)], strict=True))))
+        cases.append(Case(inputs, dict(zip(network.outputs, run(module, inputs), strict=True))))
     fitted = None
     if network.name == "vae_encoder":
-        fitted = preview.fit(lambda pictures: run(module, {"sample": pictures}), model.vae)
+        fitted = preview.fit(lambda pictures: run(module, {"sample": pictures})[0], model.vae)
     if spec.precision == "fp16":
         module.half()
     onnx_graph.write(network, module, cases[0].inputs, folder / spec.file)

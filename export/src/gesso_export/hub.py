@@ -11,7 +11,16 @@ from gesso_export.errors import HubError, first_line
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_FOLDERS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+_FOLDERS = (
+    "unet",
+    "transformer",
+    "vae",
+    "text_encoder",
+    "text_encoder_2",
+    "tokenizer",
+    "tokenizer_2",
+    "scheduler",
+)
 
 
 def is_hub_id(text: str) -> bool:

@@ -29,6 +29,9 @@ def load_model(component: Component, weights: Weights) -> Any:
         "diffusers": (diffusers, "torch_dtype"),
         "transformers": (transformers, "dtype"),
     }[component.library]
+    options: dict[str, Any] = {dtype_option: weights.dtype()}
+    if component.class_name == "T5EncoderModel":
+        options["attn_implementation"] = "eager"  # the fused one cannot be exported with its position bias
     library.utils.logging.disable_progress_bar()
     try:
         with quiet():
@@ -38,7 +41,7 @@ def load_model(component: Component, weights: Weights) -> Any:
                 local_files_only=True,
                 variant=weights.variant,
                 output_loading_info=True,
-                **{dtype_option: weights.dtype()},
+                **options,
             )
     except (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{component.name} cannot be loaded: {first_line(error)}") from error

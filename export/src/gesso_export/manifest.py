@@ -1,4 +1,4 @@
-"""bundle.json as frozen dataclasses, and its one strict reader and writer (docs/bundle.md, schema version 2).
+"""bundle.json as frozen dataclasses, and its one strict reader and writer (docs/bundle.md, schema version 3).
 
 A field whose default is None is left out of the file when it is None; every other field is always there.
 """
@@ -17,9 +17,9 @@ from typing import Any, TypeVar
 
 from gesso_export.errors import ManifestError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 FILE_NAME = "bundle.json"
-NETWORKS = ("text_encoder", "unet", "vae_encoder", "vae_decoder")
+NETWORKS = ("vae_encoder", "vae_decoder")  # the others are the family's
 
 Scalar = str | int | float | bool
 
@@ -66,7 +66,7 @@ class SizeSpec:
 class TokenizerSpec:
     file: str
     max_length: int
-    bos_token_id: int
+    bos_token_id: int | None  # None: texts have no begin
     eos_token_id: int
     pad_token_id: int
     embeddings: dict[str, int] | None = None  # textual inversions: token -> how many vectors it stands for
@@ -90,7 +90,8 @@ class Parameter:
     maximum: Scalar | None = None
     choices: tuple[str, ...] | None = None
     max_bytes: int | None = None
-    max_items: int | None = None  # of a list; minimum and maximum are each item's
+    min_items: int | None = None  # of a list; minimum and maximum are each item's
+    max_items: int | None = None
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ class Bundle:
     scheduler: SchedulerSpec
     vae: VaeSpec
     size: SizeSpec
-    tokenizer: TokenizerSpec
+    tokenizers: dict[str, TokenizerSpec]  # by text encoder
     preview_rgb: PreviewRgb
     parameters: dict[str, Parameter]
     task_defaults: dict[str, dict[str, Scalar]]
@@ -125,6 +126,7 @@ class Bundle:
     license: str
     files: dict[str, FileSpec]
     exporter: dict[str, str]
+    options: dict[str, Any]  # what else the backend's part of the family has to know
 
 
 def read(folder: Path) -> Bundle:
@@ -146,7 +148,8 @@ def read(folder: Path) -> Bundle:
     for name in NETWORKS:
         if name not in bundle.networks:
             raise ManifestError(f"{path}: networks has no {name}")
-    named = [network.file for network in bundle.networks.values()] + [bundle.tokenizer.file]
+    named = [network.file for network in bundle.networks.values()]
+    named += [tokenizer.file for tokenizer in bundle.tokenizers.values()]
     for file in named:
         if file not in bundle.files:
             raise ManifestError(f"{path}: files has no entry for {file}")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gesso_export.errors import CheckpointError
-from gesso_export.manifest import Parameter, Scalar, SizeSpec
+from gesso_export.manifest import Parameter, SizeSpec
 
 # What each algorithm may be spaced by, besides its plain form; gesso_backend.samplers has the same names.
 _SIGMA_SPACINGS = ("karras", "exponential", "beta")
@@ -28,6 +28,8 @@ SAMPLERS = tuple(
     name for base, spacings in _SPACINGS.items() for name in (base, *(f"{base}_{spacing}" for spacing in spacings))
 )
 
+FLOW_SAMPLERS = ("flow_euler", *(f"flow_euler_{spacing}" for spacing in _SIGMA_SPACINGS), "flow_heun")
+
 # The sampler to start with for each scheduler class. Those that are not served share their noise levels with one that
 # is: the noise levels come from the config, whose meaning is the same in all of these classes.
 _SAMPLER_OF_CLASS = {
@@ -48,11 +50,11 @@ _SAMPLER_OF_CLASS = {
 }
 SCHEDULER_CLASSES = tuple(_SAMPLER_OF_CLASS)
 
-TASK_DEFAULTS: dict[str, dict[str, Scalar]] = {"image_to_image": {"strength": 0.8}}
-
 _LARGEST_SIDE = 2048
 _MEGAPIXEL = 1024 * 1024
 _STEPS = 200
+_TEXT_BYTES = 16384
+_SIZE_CONDITION = 16384
 _TIMESTEPS = 100_000  # a bound for the wire; the sampler knows how many were trained
 _SIGMA = 1e6
 
@@ -76,8 +78,8 @@ def max_pixels(native: int) -> int:
     return max(4 * native**2, _MEGAPIXEL)
 
 
-def request_parameters(size: SizeSpec, sampler: str, text_layers: int) -> dict[str, Parameter]:
-    """What a request may say, for a model of this size, default sampler and depth of the text encoder."""
+def common_parameters(size: SizeSpec, sampler: str, samplers: tuple[str, ...], steps: int) -> dict[str, Parameter]:
+    """What every model takes."""
     side = Parameter(
         "int",
         default=size.native,
@@ -85,24 +87,13 @@ def request_parameters(size: SizeSpec, sampler: str, text_layers: int) -> dict[s
         maximum=max(_LARGEST_SIDE // size.multiple * size.multiple, size.native),
     )
     return {
-        "prompt": Parameter("string", max_bytes=16384),
-        "negative_prompt": Parameter("string", default="", max_bytes=16384),
-        "negative_prompt_strength": Parameter("float", default=1.0, minimum=0.0, maximum=2.0),
-        "prompt_weighting": Parameter("bool", default=False),
-        "long_prompt": Parameter("bool", default=True),
-        "clip_skip": Parameter("int", default=0, minimum=0, maximum=text_layers - 1),
+        "prompt": Parameter("string", max_bytes=_TEXT_BYTES),
         "height": side,
         "width": side,
-        "num_inference_steps": Parameter("int", default=50, minimum=1, maximum=_STEPS),
-        "guidance_scale": Parameter("float", default=7.5, minimum=0.0, maximum=50.0),
-        "guidance_rescale": Parameter("float", default=0.0, minimum=0.0, maximum=1.0),
+        "num_inference_steps": Parameter("int", default=steps, minimum=1, maximum=_STEPS),
         "strength": Parameter("float", default=1.0, minimum=0.0, maximum=1.0),
         "seed": Parameter("int", minimum=0, maximum=2**63 - 1),
-        "scheduler": Parameter("string", default=sampler, choices=SAMPLERS),
-        "timestep_spacing": Parameter("string", choices=("leading", "linspace", "trailing")),
-        "timesteps": Parameter("ints", minimum=0, maximum=_TIMESTEPS, max_items=_STEPS),
-        "sigmas": Parameter("floats", minimum=0.0, maximum=_SIGMA, max_items=_STEPS + 1),
-        "eta": Parameter("float", default=0.0, minimum=0.0, maximum=1.0),
+        "scheduler": Parameter("string", default=sampler, choices=samplers),
         "num_images_per_prompt": Parameter("int", default=1, minimum=1, maximum=8),
         "padding_mask_crop": Parameter("int", minimum=-1, maximum=4096),
         "mask_feather": Parameter("int", default=0, minimum=0, maximum=256),
@@ -110,3 +101,56 @@ def request_parameters(size: SizeSpec, sampler: str, text_layers: int) -> dict[s
         "require_native": Parameter("bool", default=False),
         "preview_every": Parameter("int", default=0, minimum=0, maximum=200),
     }
+
+
+def negative_prompt() -> dict[str, Parameter]:
+    return {"negative_prompt": Parameter("string", default="", max_bytes=_TEXT_BYTES)}
+
+
+def clip_parameters(max_clip_skip: int) -> dict[str, Parameter]:
+    """What can be said of prompts that CLIP reads token by token."""
+    return {
+        **negative_prompt(),
+        "negative_prompt_strength": Parameter("float", default=1.0, minimum=0.0, maximum=2.0),
+        "prompt_weighting": Parameter("bool", default=False),
+        "long_prompt": Parameter("bool", default=True),
+        "clip_skip": Parameter("int", default=0, minimum=0, maximum=max_clip_skip),
+    }
+
+
+def second_prompts() -> dict[str, Parameter]:
+    """Prompts of a second text encoder; empty, they are the first one's."""
+    text = Parameter("string", default="", max_bytes=_TEXT_BYTES)
+    return {"prompt_2": text, "negative_prompt_2": text}
+
+
+def guidance(scale: float) -> Parameter:
+    return Parameter("float", default=scale, minimum=0.0, maximum=50.0)
+
+
+def diffusion_parameters(guidance_scale: float) -> dict[str, Parameter]:
+    """Guidance and steps of a model that was trained on a schedule of betas."""
+    return {
+        "guidance_scale": guidance(guidance_scale),
+        "guidance_rescale": Parameter("float", default=0.0, minimum=0.0, maximum=1.0),
+        "timestep_spacing": Parameter("string", choices=("leading", "linspace", "trailing")),
+        "timesteps": Parameter("ints", minimum=0, maximum=_TIMESTEPS, max_items=_STEPS),
+        "sigmas": Parameter("floats", minimum=0.0, maximum=_SIGMA, max_items=_STEPS + 1),
+        "eta": Parameter("float", default=0.0, minimum=0.0, maximum=1.0),
+    }
+
+
+def flow_parameters() -> dict[str, Parameter]:
+    """Steps of a model that was trained on straight paths."""
+    return {
+        "timesteps": Parameter("ints", minimum=0, maximum=_TIMESTEPS, max_items=_STEPS),
+        "sigmas": Parameter("floats", minimum=0.0, maximum=1.0, max_items=_STEPS),
+    }
+
+
+def size_conditions() -> dict[str, Parameter]:
+    """SDXL's (height, width) or (top, left) pairs; absent, they are the canvas's and its corner."""
+    size = Parameter("ints", minimum=1, maximum=_SIZE_CONDITION, min_items=2, max_items=2)
+    corner = Parameter("ints", minimum=0, maximum=_SIZE_CONDITION, min_items=2, max_items=2)
+    own = {"original_size": size, "crops_coords_top_left": corner, "target_size": size}
+    return own | {f"negative_{name}": parameter for name, parameter in own.items()}

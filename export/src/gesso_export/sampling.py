@@ -15,10 +15,10 @@ Draw = Callable[[np.random.Generator, tuple[int, ...]], Array]
 _LATENT_CASES = ((2, 16, 24, 2), (1, 17, 33, 1), (3, 7, 9, 3))
 
 
-def latent_cases(factor: int, tokens: int = 1) -> tuple[Mapping[str, int], ...]:
+def latent_cases(factor: int, tokens: int = 1, multiple: int = 1) -> tuple[Mapping[str, int], ...]:
     """Sizes of the free axes; height and width are `factor` times the latent ones. The first is the one to trace.
 
-    `tokens` are those of one chunk of a prompt.
+    `tokens` are those of one chunk of a prompt; latent sides are rounded up to the `multiple`.
     """
     return tuple(
         {
@@ -29,7 +29,10 @@ def latent_cases(factor: int, tokens: int = 1) -> tuple[Mapping[str, int], ...]:
             "latent_width": width,
             "tokens": chunks * tokens,
         }
-        for batch, height, width, chunks in _LATENT_CASES
+        for batch, height, width, chunks in (
+            (batch, -(-height // multiple) * multiple, -(-width // multiple) * multiple, chunks)
+            for batch, height, width, chunks in _LATENT_CASES
+        )
     )
 
 

@@ -14,17 +14,17 @@ from gesso_export.manifest import Bundle, NetworkSpec, Parameter, TensorSpec
 
 def summary(folder: Path, bundle: Bundle) -> str:
     """What a person wants to know of a bundle, from its manifest and the graphs' headers."""
-    unet = bundle.networks["unet"]
-    channels = unet.inputs["sample"].shape[1]
+    (denoiser,) = (name for name, network in bundle.networks.items() if "timestep" in network.inputs)
+    channels = bundle.networks[denoiser].inputs["sample"].shape[1]
     native = channels != bundle.vae.latent_channels
     sampler = bundle.parameters["scheduler"]
     blocks = [
         ("name", bundle.name),
         ("family", bundle.family),
-        ("inpainting", f"native ({channels}-channel UNet)" if native else "by blending latents (plain UNet)"),
+        ("inpainting", f"native ({channels}-channel {denoiser})" if native else "by blending latents (plain model)"),
         ("size", f"{bundle.size.native} px native, multiples of {bundle.size.multiple}, "
                  f"up to {bundle.size.max_pixels / 1e6:.2f} MP"),
-        ("prompt", f"{bundle.tokenizer.max_length} tokens"),
+        ("prompt", ", ".join(f"{spec.max_length} tokens ({encoder})" for encoder, spec in bundle.tokenizers.items())),
         ("scheduler", f"{bundle.scheduler.config.get('_class_name', 'unnamed')}, "
                       f"predicts {bundle.scheduler.config.get('prediction_type', 'epsilon')}"),
         ("samplers", ", ".join(f"{name} (default)" if name == sampler.default else name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,33 +12,47 @@ from gesso_export.embeddings import Embedding
 from gesso_export.errors import CheckpointError, first_line
 from gesso_export.manifest import TokenizerSpec
 
-FILE = "tokenizer/tokenizer.json"
+FILE = "tokenizer.json"
 
 
-def write(
-    component: Component, max_length: int, bundle: Path, vocabulary: int = 0, embeddings: Sequence[Embedding] = ()
-) -> TokenizerSpec:
-    """Write `tokenizer/tokenizer.json` into the bundle, with the tokens of `embeddings` after the `vocabulary`'s.
+@dataclass(frozen=True)
+class TokenizerSource:
+    """A tokenizer and what it is to become."""
 
-    Encoding with it adds the begin and end tokens and neither truncates nor pads: the backend does, by the manifest's
-    `max_length` and `pad_token_id`, because it reports what it cut.
+    component: Component
+    max_length: int  # tokens of a text
+    vocabulary: int = 0  # rows of the text encoder's token table, without embeddings
+    embeddings: tuple[Embedding, ...] = ()
+
+
+def write(source: TokenizerSource, bundle: Path) -> TokenizerSpec:
+    """Write `<component>/tokenizer.json` into the bundle, with the tokens of the embeddings after the vocabulary's.
+
+    Encoding with it adds the tokens of begin and end and neither truncates nor pads: the backend does, by the
+    manifest's `max_length` and `pad_token_id`, because it reports what it cut.
     """
-    from transformers import CLIPTokenizer
-
-    try:
-        tokenizer = CLIPTokenizer.from_pretrained(component.folder, local_files_only=True)
-    except Exception as error:  # the tokenizers library raises nothing narrower
-        raise CheckpointError(f"tokenizer cannot be loaded: {first_line(error)}") from error
-    _add(tokenizer, vocabulary, embeddings)
+    tokenizer = _open(source.component)
+    _add(tokenizer, source.vocabulary, source.embeddings)
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()
     backend.no_padding()
-    path = bundle / FILE
+    file = f"{source.component.name}/{FILE}"
+    path = bundle / file
     path.parent.mkdir()
     path.write_text(backend.to_str(), encoding="utf-8")
-    vectors = {embedding.token: len(embedding.vectors) for embedding in embeddings} or None
+    vectors = {embedding.token: len(embedding.vectors) for embedding in source.embeddings} or None
     ends = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
-    return TokenizerSpec(FILE, max_length, *ends, embeddings=vectors)
+    return TokenizerSpec(file, source.max_length, *ends, embeddings=vectors)
+
+
+def _open(component: Component) -> Any:
+    import transformers
+
+    kind = transformers.T5Tokenizer if component.class_name.startswith("T5") else transformers.CLIPTokenizer
+    try:
+        return kind.from_pretrained(component.folder, local_files_only=True)
+    except Exception as error:  # the tokenizers library raises nothing narrower
+        raise CheckpointError(f"{component.name} cannot be loaded: {first_line(error)}") from error
 
 
 def _add(tokenizer: Any, vocabulary: int, embeddings: Sequence[Embedding]) -> None:

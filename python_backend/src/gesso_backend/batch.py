@@ -8,7 +8,9 @@ from typing import Protocol
 
 import numpy as np
 
-from gesso_backend.denoise import Arrays, Call, Driven
+from gesso_backend.bundle import Bundle
+from gesso_backend.calls import Arrays, Call
+from gesso_backend.denoise import Driven
 from gesso_backend.job import Job
 from gesso_backend.settings import Settings
 
@@ -72,9 +74,9 @@ class FifoPolicy:
         self._line: list[tuple[object, ...]] = []  # the groups, next first
 
     @classmethod
-    def of(cls, settings: Settings) -> FifoPolicy:
+    def of(cls, settings: Settings, bundle: Bundle) -> FifoPolicy:
         rows, vae_rows = settings.max_rows, settings.max_vae_rows
-        return cls({"text_encoder": rows, "unet": rows, "vae_encoder": vae_rows, "vae_decoder": vae_rows})
+        return cls({name: vae_rows if name.startswith("vae_") else rows for name in bundle.networks})
 
     def next(self, ready: Iterable[Task]) -> Batch | None:
         groups: dict[tuple[object, ...], list[Task]] = {}

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gesso_backend.errors import BundleError
+from gesso_backend.families import FAMILIES, Family
 
 MANIFEST = "bundle.json"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class SizeSpec:
 class TokenizerSpec:
     file: str
     max_length: int
-    bos_token_id: int
+    bos_token_id: int | None  # None: texts have no begin
     eos_token_id: int
     pad_token_id: int
     embeddings: Mapping[str, int] | None = None  # textual inversions: token -> how many vectors it stands for
@@ -78,7 +79,8 @@ class Parameter:
     maximum: int | float | None = None
     choices: tuple[str, ...] | None = None
     max_bytes: int | None = None
-    max_items: int | None = None  # of a list; minimum and maximum are each item's
+    min_items: int | None = None  # of a list; minimum and maximum are each item's
+    max_items: int | None = None
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ class Bundle:
     scheduler: SchedulerSpec
     vae: VaeSpec
     size: SizeSpec
-    tokenizer: TokenizerSpec
+    tokenizers: Mapping[str, TokenizerSpec]  # by text encoder
     preview_rgb: PreviewSpec
     parameters: Mapping[str, Parameter]
     task_defaults: Mapping[str, Mapping[str, Any]]
@@ -111,11 +113,21 @@ class Bundle:
     license: str
     files: Mapping[str, FileSpec]
     exporter: Mapping[str, str]
+    options: Mapping[str, Any]  # what else its family has to know
+
+    @property
+    def kind(self) -> Family:
+        """Its family's part of the code."""
+        return FAMILIES[self.family]
+
+    @property
+    def denoiser(self) -> NetworkSpec:
+        return self.networks[self.kind.denoiser]
 
     @property
     def native_inpainting(self) -> bool:
-        """True for a UNet that takes the mask and the masked image as input channels (9 for 4 latent channels)."""
-        return self.networks["unet"].inputs["sample"].shape[1] == 2 * self.vae.latent_channels + 1
+        """True for a denoiser that takes the mask and the masked image as input channels."""
+        return self.denoiser.inputs["sample"].shape[1] != self.vae.latent_channels
 
     def describe(self) -> dict[str, Any]:
         """What a client may know of the model: names, sizes, and each parameter's default and bounds."""
@@ -134,20 +146,22 @@ class Bundle:
         }
 
 
-NETWORKS = ("text_encoder", "unet", "vae_encoder", "vae_decoder")
-FAMILIES = ("stable-diffusion",)
 PARAMETERS = (
     "prompt",
     "negative_prompt",
+    "prompt_2",
+    "negative_prompt_2",
     "negative_prompt_strength",
     "prompt_weighting",
     "long_prompt",
     "clip_skip",
+    "max_sequence_length",
     "height",
     "width",
     "num_inference_steps",
     "guidance_scale",
     "guidance_rescale",
+    "true_cfg_scale",
     "strength",
     "seed",
     "scheduler",
@@ -155,6 +169,28 @@ PARAMETERS = (
     "timesteps",
     "sigmas",
     "eta",
+    "num_images_per_prompt",
+    "padding_mask_crop",
+    "mask_feather",
+    "latent_blend",
+    "require_native",
+    "preview_every",
+    "original_size",
+    "crops_coords_top_left",
+    "target_size",
+    "negative_original_size",
+    "negative_crops_coords_top_left",
+    "negative_target_size",
+)
+# The others belong to some families only; a bundle lists those that its model takes.
+ALWAYS = (
+    "prompt",
+    "height",
+    "width",
+    "num_inference_steps",
+    "strength",
+    "seed",
+    "scheduler",
     "num_images_per_prompt",
     "padding_mask_crop",
     "mask_feather",
@@ -190,23 +226,29 @@ def parse(document: Any) -> Bundle:
     bundle: Bundle = _decode(Bundle, document, "")
     if bundle.family not in FAMILIES:
         raise BundleError(f"family: {bundle.family!r} is not one of {', '.join(FAMILIES)}")
-    for network in NETWORKS:
+    for network in bundle.kind.networks:
         if network not in bundle.networks:
             raise BundleError(f"networks: {network!r} is missing")
     for network, spec in bundle.networks.items():
         if spec.file not in bundle.files:
             raise BundleError(f"networks.{network}.file: {spec.file!r} is not in files")
-    if bundle.tokenizer.file not in bundle.files:
-        raise BundleError(f"tokenizer.file: {bundle.tokenizer.file!r} is not in files")
+    for encoder in bundle.kind.text_encoders:
+        if encoder not in bundle.tokenizers:
+            raise BundleError(f"tokenizers: {encoder!r} is missing")
+    for encoder, tokenizer in bundle.tokenizers.items():
+        if tokenizer.file not in bundle.files:
+            raise BundleError(f"tokenizers.{encoder}.file: {tokenizer.file!r} is not in files")
     for parameter in bundle.parameters:
         if parameter not in PARAMETERS:
             raise BundleError(f"parameters.{parameter}: unknown key")
-    for parameter in PARAMETERS:
+    for parameter in ALWAYS:
         if parameter not in bundle.parameters:
             raise BundleError(f"parameters.{parameter}: missing")
-    channels, latents = bundle.networks["unet"].inputs["sample"].shape[1], bundle.vae.latent_channels
-    if channels not in (latents, 2 * latents + 1):
-        raise BundleError(f"networks.unet.inputs.sample: {channels} channels, expected {latents} or {2 * latents + 1}")
+    latents = bundle.vae.latent_channels
+    channels, native = bundle.denoiser.inputs["sample"].shape[1], bundle.kind.inpainting_channels(bundle)
+    if channels not in (latents, native):
+        network = bundle.kind.denoiser
+        raise BundleError(f"networks.{network}.inputs.sample: {channels} channels, expected {latents} or {native}")
     if len(bundle.preview_rgb.matrix) != latents:
         raise BundleError(f"preview_rgb.matrix: {len(bundle.preview_rgb.matrix)} rows for {latents} latent channels")
     return bundle

@@ -15,31 +15,13 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from gesso_backend.bundle import Bundle, PreviewSpec
+from gesso_backend.calls import Arrays, Call
 from gesso_backend.errors import InternalError
 from gesso_backend.mask import Floats, Pixels
 from gesso_backend.noise import NoiseStream
 from gesso_backend.prepare import Prepared, to_picture
 from gesso_backend.request import Request
 from gesso_backend.samplers import advance, estimate_x0
-
-Arrays: TypeAlias = Mapping[str, np.ndarray[Any, Any]]
-
-
-@dataclass(frozen=True)
-class Call:
-    """One network, on some rows (the first axis of every input)."""
-
-    network: str
-    inputs: Arrays
-
-    @property
-    def rows(self) -> int:
-        return len(next(iter(self.inputs.values())))
-
-    @property
-    def key(self) -> tuple[object, ...]:
-        """Calls with equal keys can run as one batch: same network, same shapes beyond the row axis."""
-        return (self.network, *((name, array.shape[1:]) for name, array in sorted(self.inputs.items())))
 
 
 @dataclass(frozen=True)
@@ -65,7 +47,7 @@ class Preview:
 class Conditions:
     """What the networks said of the prompt and the picture; shared by the images of a request."""
 
-    embeddings: Floats  # [rows, tokens, width]
+    inputs: Mapping[str, Floats]  # of the denoiser, the same at every step; first axis rows
     image: Floats | None  # VAE moments of the picture [1, 2c, h, w]
     masked_image: Floats | None  # VAE moments of the picture with the repainted part greyed out
 
@@ -76,17 +58,8 @@ Driven: TypeAlias = Generator[Call | Progress | Preview, Arrays, Any]
 def encode(prepared: Prepared, bundle: Bundle) -> Generator[Call | Progress | Preview, Arrays, Conditions]:
     """Run the text encoder and the VAE encoder, as far as this request needs them."""
     request = prepared.request
-    texts, chunks, length = prepared.input_ids.shape
-    clip_skip = np.full(texts * chunks, request.clip_skip, np.int64)
-    outputs = yield Call(
-        "text_encoder", {"input_ids": prepared.input_ids.reshape(texts * chunks, length), "clip_skip": clip_skip}
-    )
-    embeddings = _weigh(outputs["prompt_embeds"], prepared.token_weights.reshape(texts * chunks, length))
-    embeddings = embeddings.reshape(texts, chunks * length, -1)
-    if texts > 2:  # how far from nothing the negative prompt is
-        negative, prompt, nothing = embeddings
-        strength = np.float32(request.negative_prompt_strength)
-        embeddings = np.stack([nothing + strength * (negative - nothing), prompt])
+    size = (prepared.canvas.work_height, prepared.canvas.work_width)
+    inputs = yield from bundle.kind.condition(request, bundle, prepared.texts, size)
     image = masked_image = None
     if prepared.pixels is not None and (
         not _from_noise(request) or request.latent_blend or not bundle.native_inpainting
@@ -97,7 +70,7 @@ def encode(prepared: Prepared, bundle: Bundle) -> Generator[Call | Progress | Pr
         pixels = np.zeros((1, 3, 1, 1), np.float32) if prepared.pixels is None else prepared.pixels
         outputs = yield Call("vae_encoder", {"sample": pixels * (1 - prepared.repaint)})
         masked_image = outputs["moments"]
-    return Conditions(embeddings, image, masked_image)
+    return Conditions(inputs, image, masked_image)
 
 
 def sample(
@@ -108,15 +81,17 @@ def sample(
     Noise is drawn in the order of diffusers' pipelines, so that a seed means the same picture.
     Raises InternalError when a network answers NaN or infinity.
     """
-    request, plan, mask = prepared.request, prepared.plan, prepared.latent_mask
+    request, plan, mask, family = prepared.request, prepared.plan, prepared.latent_mask, bundle.kind
     noise_stream = NoiseStream(request.seed + index)
     shape = (1, bundle.vae.latent_channels, *prepared.latent_shape)
 
     from_noise = _from_noise(request)
+    drawn = prepared.pixels is not None and family.draws_picture(from_noise, bundle.native_inpainting)
     image_latents = None
     if conditions.image is not None:
-        drawn = not (from_noise and bundle.native_inpainting)  # there diffusers does not encode the picture at all
         image_latents = _latents(conditions.image, noise_stream if drawn else None, bundle)
+    elif drawn:
+        noise_stream.normal(shape)
     noise = noise_stream.normal(shape)
     if from_noise:
         x = noise * np.float32(plan.init_noise_sigma)
@@ -125,26 +100,28 @@ def sample(
         x = _mix(plan.start, image_latents, noise)
     extra_channels: list[Floats] = []
     if conditions.masked_image is not None and mask is not None:
-        extra_channels = [mask, _latents(conditions.masked_image, noise_stream, bundle)]
+        assert prepared.repaint is not None
+        masked_image = _latents(conditions.masked_image, noise_stream, bundle)
+        extra_channels = family.mask_channels(mask, prepared.repaint, masked_image)
     elif mask is not None:
         noise_stream.normal(shape)  # diffusers encodes the masked picture here, for nothing but this draw
     blend = request.task == "inpaint" and (request.latent_blend or not bundle.native_inpainting)
 
-    rows = len(conditions.embeddings)
+    rows = prepared.rows
     samples: deque[Floats] = deque([x], maxlen=plan.history[0])
     predictions: deque[Floats] = deque(maxlen=plan.history[1])
     for number, step in enumerate(plan.steps, start=1):
         scaled = x * np.float32(step.input_scale)
-        row = np.concatenate([scaled, *extra_channels], axis=1) if extra_channels else scaled  # [1, 4 or 9, h, w]
+        row = np.concatenate([scaled, *extra_channels], axis=1) if extra_channels else scaled
         outputs = yield Call(
-            "unet",
+            family.denoiser,
             {
                 "sample": np.repeat(row, rows, axis=0),
                 "timestep": np.full(rows, step.timestep, np.float32),
-                "encoder_hidden_states": conditions.embeddings,
+                **conditions.inputs,
             },
         )
-        predictions.appendleft(_guide(outputs["noise_pred"], request.guidance_scale, request.guidance_rescale))
+        predictions.appendleft(_guide(outputs["noise_pred"], family.guidance(request), request.guidance_rescale))
         preview_due = request.preview_every and number % request.preview_every == 0 and number < len(plan.steps)
         x0 = estimate_x0(step, x, predictions[0]) if preview_due else None
         x = advance(step, samples, predictions, None if step.noise is None else noise_stream.normal(shape))
@@ -154,7 +131,7 @@ def sample(
             x = (1 - mask) * _mix(step.renoise, image_latents, noise) + mask * x
         samples.appendleft(x)
         if not np.isfinite(x).all():
-            raise InternalError(f"the unet gave NaN or infinity at step {number}")
+            raise InternalError(f"the {family.denoiser} gave NaN or infinity at step {number}")
         yield Progress(number, len(plan.steps), index)
         if x0 is not None:
             yield Preview(number, len(plan.steps), index, preview_rgb(x0, bundle.preview_rgb))
@@ -175,19 +152,6 @@ def preview_rgb(latents: Floats, spec: PreviewSpec) -> Pixels:
 def _from_noise(request: Request) -> bool:
     """Whether denoising starts from pure noise; else from the noised picture. As in diffusers' pipelines."""
     return request.task == "text_to_image" or (request.task == "inpaint" and request.strength == 1)
-
-
-def _weigh(embeddings: Floats, weights: Floats) -> Floats:
-    """Each token's embedding [chunks, tokens, width] times its weight [chunks, tokens], each chunk's mean as it was.
-
-    As Stable Diffusion web UI does it: without the mean all of the prompt would weigh more.
-    """
-    if (weights == 1).all():
-        return embeddings
-    scaled = embeddings * weights[..., None]
-    means: list[Floats] = [array.mean(axis=(1, 2), keepdims=True, dtype=np.float32) for array in (embeddings, scaled)]
-    weighed: Floats = scaled * (means[0] / means[1])
-    return weighed
 
 
 def _guide(prediction: Floats, scale: float, rescale: float) -> Floats:

@@ -184,7 +184,7 @@ class Job:
         prepared = self.prepared
         request, canvas = prepared.request, prepared.canvas
         report: dict[str, Any] = {
-            "parameters": {**request.effective(), "seed": seed},
+            "parameters": {**prepared.parameters, "seed": seed},
             "working_size": [canvas.work_height, canvas.work_width],
             "crop": [canvas.top, canvas.left, canvas.height, canvas.width],
             "timings_ms": {stage: round(seconds * 1000, 3) for stage, seconds in self._seconds.items()},

@@ -16,7 +16,8 @@ from typing import TypeVar
 
 from gesso_backend.batch import Batch, Policy, Task
 from gesso_backend.bundle import Bundle
-from gesso_backend.denoise import Arrays, Call, Conditions, Driven, Preview, Progress, encode, sample
+from gesso_backend.calls import Arrays, Call
+from gesso_backend.denoise import Conditions, Driven, Preview, Progress, encode, sample
 from gesso_backend.engines import Engine
 from gesso_backend.errors import InternalError, as_request_error
 from gesso_backend.job import Job
@@ -26,7 +27,6 @@ from gesso_backend.outbox import Outbox
 log = logging.getLogger(__name__)
 
 WAKE_SECONDS = 1.0  # an idle loop shows that it lives this often
-DENOISER = "unet"
 
 T = TypeVar("T")
 
@@ -89,8 +89,8 @@ class Loop(ABC):
         if short:
             raise InternalError(f"{network} answered {len(outputs[short[0]])} rows of {short[0]} for {rows}")
         for job in jobs:
-            job.spent(network, seconds, rows if network == DENOISER else 0)
-        if network == DENOISER:
+            job.spent(network, seconds, rows if network == self._bundle.kind.denoiser else 0)
+        if network == self._bundle.kind.denoiser:
             self._outbox.post(lambda: self._metrics.step(seconds, rows))
         return outputs
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,60 +16,77 @@ from gesso_backend.mask import REPAINT, Pixels
 Task = Literal["inpaint", "image_to_image", "text_to_image"]
 
 SIDES = ("height", "width")
-PROMPTS = ("negative_prompt_strength", "prompt_weighting", "long_prompt", "clip_skip")  # how the prompts are read
+# How the prompts are read.
+PROMPTS = ("negative_prompt_strength", "prompt_weighting", "long_prompt", "clip_skip", "max_sequence_length")
+CONDITIONS = (
+    "original_size",
+    "crops_coords_top_left",
+    "target_size",
+    "negative_original_size",
+    "negative_crops_coords_top_left",
+    "negative_target_size",
+)
 STEPS = ("timestep_spacing", "timesteps", "sigmas", "eta")  # what a request may say of them besides their number
 ONLY_WITH_MASK = ("padding_mask_crop", "mask_feather", "latent_blend", "require_native")
 MAX_IMAGE_PIXELS = 2**25  # 32 Mpx; bounds the memory one request may take before it is looked at
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Request:
-    """What the client asked for, every default filled in. Names are the wire's (docs/api.md)."""
+    """What the client asked for, every default filled in. Names are the wire's (docs/api.md).
+
+    The defaults here are of parameters that the model does not take, and mean nothing.
+    """
 
     task: Task
     prompt: str
-    negative_prompt: str
-    negative_prompt_strength: float  # 1 as it is, 0 as if it were empty
-    prompt_weighting: bool  # read (word:1.3) and [word] as emphasis
-    long_prompt: bool  # in several chunks, or cut
-    clip_skip: int  # last layers of the text encoder that are left out
+    prompt_2: str = ""  # for the second text encoder; empty: the prompt
+    negative_prompt: str = ""
+    negative_prompt_2: str = ""
+    negative_prompt_strength: float = 1.0  # 1 as it is, 0 as if it were empty
+    prompt_weighting: bool = False  # read (word:1.3) and [word] as emphasis
+    long_prompt: bool = False  # in several chunks, or cut
+    clip_skip: int = 0  # last layers of the text encoder that are left out
+    max_sequence_length: int | None = None  # tokens of T5
     image: Pixels | None  # [H, W, 3] sRGB
     mask_image: Pixels | None  # [H, W]; 255 repaints, 0 keeps
     height: int  # of the output, pixels
     width: int
     num_inference_steps: int | None  # None with timesteps or sigmas
-    guidance_scale: float
-    guidance_rescale: float  # 0 none
+    guidance_scale: float = 1.0
+    guidance_rescale: float = 0.0  # 0 none
+    true_cfg_scale: float = 1.0  # of a model whose guidance_scale is distilled
     strength: float
     seed: int
     scheduler: str
-    timestep_spacing: str | None  # None: the checkpoint's
-    timesteps: tuple[int, ...] | None  # in place of num_inference_steps
-    sigmas: tuple[float, ...] | None  # likewise
-    eta: float
+    timestep_spacing: str | None = None  # None: the checkpoint's
+    timesteps: tuple[int, ...] | None = None  # in place of num_inference_steps
+    sigmas: tuple[float, ...] | None = None  # likewise
+    eta: float = 0.0
     num_images_per_prompt: int
     padding_mask_crop: int | None  # pixels; -1 whole image; None automatic
     mask_feather: int  # pixels
     latent_blend: bool
     require_native: bool  # refused by a model that would only blend
     preview_every: int  # steps; 0 none
+    original_size: tuple[int, ...] | None = None  # (height, width); None: the canvas's
+    crops_coords_top_left: tuple[int, ...] | None = None  # (top, left); None: (0, 0)
+    target_size: tuple[int, ...] | None = None  # (height, width); None: the canvas's
+    negative_original_size: tuple[int, ...] | None = None  # None: the positive one, as for the two below
+    negative_crops_coords_top_left: tuple[int, ...] | None = None
+    negative_target_size: tuple[int, ...] | None = None
 
-    @property
-    def guided(self) -> bool:
-        """Classifier-free guidance costs a second row; at a scale of 1 or less there is none, as in diffusers."""
-        return self.guidance_scale > 1
-
-    def effective(self) -> dict[str, Any]:
-        """The parameters as they were used, for the report."""
-        names = ["task", "height", "width", "guidance_scale", "seed", "scheduler"]
+    def effective(self, taken: Collection[str]) -> dict[str, Any]:
+        """The parameters as they were used, for the report; taken: those that the model takes."""
+        names = ["task", "height", "width", "guidance_scale", "true_cfg_scale", "seed", "scheduler"]
         names += [] if self.num_inference_steps is None else ["num_inference_steps"]
         names += ["num_images_per_prompt", "preview_every"]
         names += ["strength"] if self.image is not None else []
         names += ["guidance_rescale"] if self.guidance_rescale else []
         names += list(PROMPTS)
-        names += [name for name in STEPS if getattr(self, name) not in (None, 0)]
+        names += [name for name in (*STEPS, *CONDITIONS) if getattr(self, name) not in (None, 0)]
         names += list(ONLY_WITH_MASK) if self.mask_image is not None else []
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in names if name == "task" or name in taken}
 
 
 # The wire's inputs, in the order of docs/api.md; model_repository/inpaint/config.pbtxt declares the same.
@@ -87,6 +104,8 @@ def parse(
     for name in inputs:
         if name not in INPUTS:
             raise InvalidRequest(name, f"unknown input; known are {', '.join(INPUTS)}")
+        if name not in ("image", "mask_image") and name not in bundle.parameters:
+            raise InvalidRequest(name, "this model does not take it")
     specs = dict(bundle.parameters)
     if "image" in inputs:  # they only give flat pictures their shape back then, and a picture may have any size
         specs |= dict.fromkeys(SIDES, Parameter("int", minimum=1))
@@ -108,13 +127,13 @@ def parse(
                 raise InvalidRequest(name, f"{values[name]} is not a multiple of {multiple}")
 
     for name in ("timesteps", "sigmas"):
-        if values[name] is not None and values["num_inference_steps"] is not None:
+        if values.get(name) is not None and values["num_inference_steps"] is not None:
             raise InvalidRequest("num_inference_steps", f"is how many {name} there are; leave it out")
 
     for name, spec in bundle.parameters.items():
         if values[name] is None:
             values[name] = bundle.task_defaults.get(task, {}).get(name, spec.default)
-    if values["timesteps"] is not None or values["sigmas"] is not None:
+    if values.get("timesteps") is not None or values.get("sigmas") is not None:
         values["num_inference_steps"] = None
     if image is not None:
         values["height"], values["width"] = image.shape[:2]
@@ -128,7 +147,9 @@ def parse(
         values["seed"] = (draw_seed or (lambda: secrets.randbits(32)))()
     if values["seed"] > bundle.parameters["seed"].maximum - values["num_images_per_prompt"]:
         raise InvalidRequest("seed", "seed + num_images_per_prompt is too large")
-    return Request(task=task, image=image, mask_image=mask, **values)
+    request = Request(task=task, image=image, mask_image=mask, **values)
+    bundle.kind.check(request, bundle)
+    return request
 
 
 def _value(name: str, array: np.ndarray[Any, Any] | None, spec: Parameter) -> Any:
@@ -136,8 +157,10 @@ def _value(name: str, array: np.ndarray[Any, Any] | None, spec: Parameter) -> An
     if array is None:
         return None
     if spec.type in ("ints", "floats"):
-        if array.ndim != 1 or not 1 <= array.size <= (spec.max_items or 1):
-            raise InvalidRequest(name, f"expected 1 to {spec.max_items} numbers, found shape {list(array.shape)}")
+        least, most = spec.min_items or 1, spec.max_items or 1
+        if array.ndim != 1 or not least <= array.size <= most:
+            wanted = f"{most}" if least == most else f"{least} to {most}"
+            raise InvalidRequest(name, f"expected {wanted} numbers, found shape {list(array.shape)}")
         kind = _checked_kind(name, array, spec.type.removesuffix("s"))
         return tuple(_number(name, item, spec, kind) for item in array)
     if array.shape != (1,):

@@ -36,7 +36,7 @@ from gesso_backend.outbox import Outbox
 from gesso_backend.prepare import prepare
 from gesso_backend.request import parse
 from gesso_backend.settings import DRAIN, DRAINED, Settings
-from gesso_backend.tokens import PromptTokenizer
+from gesso_backend.tokens import PromptTokenizer, open_tokenizers
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class Service:
     def __init__(
         self,
         bundle: Bundle,
-        tokenizer: PromptTokenizer,
+        tokenizers: Mapping[str, PromptTokenizer],
         engines: Mapping[str, Engine],
         settings: Settings,
         metrics: Metrics | None = None,
@@ -59,7 +59,7 @@ class Service:
         """on_dead: called once, after the jobs have been failed, when the loop is found stuck or dead."""
         self.bundle = bundle
         self.engines = engines
-        self._tokenizer = tokenizer
+        self._tokenizers = tokenizers
         self._settings = settings
         self._metrics = metrics or NoMetrics()
         self._clock = clock
@@ -76,7 +76,7 @@ class Service:
         if settings.loop == "plain":
             self._loop = PlainLoop(bundle, engines, self._outbox, self._metrics, clock)
         else:
-            policy = FifoPolicy.of(settings)
+            policy = FifoPolicy.of(settings, bundle)
             self._loop = BatchedLoop(bundle, engines, self._outbox, self._metrics, policy, clock)
         self._loop.start()
         self._watcher = threading.Thread(target=self._watch, name="gesso-watch", daemon=True)
@@ -91,10 +91,8 @@ class Service:
 
         folder = settings.bundle_path()
         bundle = bundles.load(folder)
-        tokenizer = PromptTokenizer(folder, bundle.tokenizer)
-        return cls(
-            bundle, tokenizer, load_engines(folder, bundle, settings.threads), settings, metrics, on_dead=on_dead
-        )
+        engines = load_engines(folder, bundle, settings.threads)
+        return cls(bundle, open_tokenizers(folder, bundle.tokenizers), engines, settings, metrics, on_dead=on_dead)
 
     def submit(
         self,
@@ -194,7 +192,7 @@ class Service:
             return
         started = self._clock()
         try:
-            job.prepared = prepare(parse(job.inputs, self.bundle), self.bundle, self._tokenizer)
+            job.prepared = prepare(parse(job.inputs, self.bundle), self.bundle, self._tokenizers)
         except Exception as error:
             if not isinstance(error, RequestError):
                 log.exception("preparing request %s failed", job.id)

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from gesso_backend.denoise import Arrays
+from gesso_backend.calls import Arrays
 from gesso_backend.errors import ForwardedError, InternalError, InvalidRequest, RequestError
 from gesso_backend.events import Event
 from gesso_backend.metrics import TritonMetrics

@@ -56,6 +56,17 @@ class Sampler:
     rows: Callable[[Mapping[str, object], Ask], Plan]
     overrides: Mapping[str, object]  # keys of the scheduler config that the name decides
     takes: frozenset[str]  # of eta, timesteps, sigmas and timestep_spacing, what a request may say
+    begin: Callable[[int, float], int]  # (num_inference_steps, strength) -> the first step to run
+
+
+def _begin(steps: int, strength: float) -> int:
+    """As diffusers' pipelines slice the steps: the whole number that is run is rounded down."""
+    return steps - min(int(steps * strength), steps)
+
+
+def _flow_begin(steps: int, strength: float) -> int:
+    """As diffusers' pipelines for flow matching do: the number that is left out is rounded down."""
+    return int(max(steps - min(steps * strength, steps), 0))
 
 
 @dataclass(frozen=True)
@@ -63,14 +74,18 @@ class _Algorithm:
     rows: Callable[[Mapping[str, object], Ask], Plan]
     spacings: tuple[str, ...] = ()  # besides the plain one
     takes: tuple[str, ...] = ()
+    spaces_sigmas: bool = False  # its spacings take a request's own sigmas, and space between their ends
+    begin: Callable[[int, float], int] = _begin
 
     def named(self, name: str) -> dict[str, Sampler]:
         """Its samplers: `name`, and `name_spacing` for each other spacing."""
         taken = {*self.takes, *(["timestep_spacing"] if "sgm_uniform" in self.spacings else [])}
-        samplers = {name: Sampler(self.rows, _SPACINGS["plain"], frozenset(taken))}
+        samplers = {name: Sampler(self.rows, _SPACINGS["plain"], frozenset(taken), self.begin)}
         for spacing in self.spacings:
-            left = frozenset(taken - {"timesteps", "sigmas", "timestep_spacing"})  # the name has decided on them
-            samplers[f"{name}_{spacing}"] = Sampler(self.rows, _SPACINGS[spacing], left)
+            decided = {"timesteps", "timestep_spacing"} | (set() if self.spaces_sigmas else {"sigmas"})
+            samplers[f"{name}_{spacing}"] = Sampler(
+                self.rows, _SPACINGS[spacing], frozenset(taken - decided), self.begin
+            )
         return samplers
 
 
@@ -87,8 +102,8 @@ _ALGORITHMS: Mapping[str, _Algorithm] = {
     "unipc": _Algorithm(unipc, _SIGMAS + _SGM),
     "lcm": _Algorithm(lcm, (), ("timesteps",)),
     "tcd": _Algorithm(tcd, (), ("eta", "timesteps")),
-    "flow_euler": _Algorithm(flow_euler, _SIGMAS, ("timesteps", "sigmas")),
-    "flow_heun": _Algorithm(flow_heun),
+    "flow_euler": _Algorithm(flow_euler, _SIGMAS, ("timesteps", "sigmas"), spaces_sigmas=True, begin=_flow_begin),
+    "flow_heun": _Algorithm(flow_heun, begin=_flow_begin),
 }
 
 SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
@@ -138,7 +153,7 @@ def plan(
         num_inference_steps = len(sigmas) - (sampler.rows is euler)
     if num_inference_steps is None or num_inference_steps < 1:
         raise InvalidSteps("num_inference_steps", f"{num_inference_steps} is not at least 1")
-    begin = num_inference_steps - min(int(num_inference_steps * strength), num_inference_steps)
+    begin = sampler.begin(num_inference_steps, strength)
     if begin >= num_inference_steps:
         enough = math.ceil(1e4 / num_inference_steps) / 1e4
         text = f"{strength} of {num_inference_steps} steps leaves no step to run; use at least {enough}"

@@ -1,0 +1,146 @@
+"""FLUX.1 dev, schnell and Fill: which checkpoints belong to it, and its five networks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gesso_export.checkpoint import Checkpoint
+from gesso_export.embeddings import Embedding
+from gesso_export.errors import CheckpointError
+from gesso_export.families import parts
+from gesso_export.manifest import Parameter, Scalar, SchedulerSpec, SizeSpec, TensorSpec
+from gesso_export.networks import FluxTransformer, Network, SummaryTextEncoder, T5TextEncoder
+from gesso_export.parameters import (
+    FLOW_SAMPLERS,
+    common_parameters,
+    flow_parameters,
+    guidance,
+    max_pixels,
+    negative_prompt,
+    second_prompts,
+)
+from gesso_export.sampling import below, latent_cases, normal, uniform
+from gesso_export.tokenizer import TokenizerSource
+
+PIPELINES = ("FluxFillPipeline", "FluxPipeline", "FluxImg2ImgPipeline", "FluxInpaintPipeline")
+
+_CLASSES: parts.Classes = {
+    "transformer": ("diffusers", ("FluxTransformer2DModel",)),
+    "vae": parts.VAES,
+    "text_encoder": ("transformers", ("CLIPTextModel",)),
+    "text_encoder_2": ("transformers", ("T5EncoderModel",)),
+    "tokenizer": parts.CLIP_TOKENIZERS,
+    "tokenizer_2": ("transformers", ("T5TokenizerFast", "T5Tokenizer")),
+    "scheduler": ("diffusers", ("FlowMatchEulerDiscreteScheduler",)),
+}
+_LEFT_OUT = ("feature_extractor", "image_encoder")
+_NATIVE = 1024  # pixels; no config says it
+_PACK = 2  # latents a token is wide and high
+_T5_TOKENS = 512
+_SCHNELL_TOKENS = 256
+
+
+def describe(checkpoint: Checkpoint, embeddings: Sequence[Embedding] = ()) -> parts.Model:
+    if embeddings:
+        raise CheckpointError("textual inversions of FLUX are not supported")
+    found = parts.components(checkpoint, _CLASSES, _LEFT_OUT)
+    clip, t5 = parts.text_config(found["text_encoder"]), found["text_encoder_2"].config()
+    transformer, vae = parts.with_defaults(found["transformer"]), parts.vae_spec(found["vae"])
+    channels = _channels(transformer, vae.latent_channels, vae.factor)
+    for key, width in (("joint_attention_dim", t5["d_model"]), ("pooled_projection_dim", clip["hidden_size"])):
+        if transformer[key] != width:
+            raise CheckpointError(f"transformer: {key} is {transformer[key]}, but its text encoder's width {width}")
+    guided = bool(transformer["guidance_embeds"])
+    fill = channels != vae.latent_channels
+    size = SizeSpec(native=_NATIVE, multiple=vae.factor * _PACK, max_pixels=max_pixels(_NATIVE))
+    clip_length = parts.max_tokens(found["tokenizer"], clip["max_position_embeddings"])
+    # Nothing in a config tells schnell from dev but that it has no guidance.
+    t5_length = min(parts.max_tokens(found["tokenizer_2"], _T5_TOKENS), _T5_TOKENS if guided else _SCHNELL_TOKENS)
+    latents = ("height", "width")
+    transformer_inputs = {
+        "sample": TensorSpec("float32", ("batch", channels, *latents)),
+        "timestep": TensorSpec("float32", ("batch",)),
+        "encoder_hidden_states": TensorSpec("float32", ("batch", "tokens", t5["d_model"])),
+        "pooled_projections": TensorSpec("float32", ("batch", clip["hidden_size"])),
+    }
+    if guided:
+        transformer_inputs["guidance"] = TensorSpec("float32", ("batch",))
+    networks = (
+        Network(
+            "text_encoder",
+            found["text_encoder"],
+            SummaryTextEncoder,
+            inputs={"input_ids": TensorSpec("int64", ("batch", clip_length))},
+            outputs={"text_embeds": TensorSpec("float32", ("batch", clip["hidden_size"]))},
+            draws={"input_ids": below(clip["vocab_size"])},
+            cases=latent_cases(1),
+        ),
+        Network(
+            "text_encoder_2",
+            found["text_encoder_2"],
+            T5TextEncoder,
+            inputs={"input_ids": TensorSpec("int64", ("batch", "tokens"))},
+            outputs={"prompt_embeds": TensorSpec("float32", ("batch", "tokens", t5["d_model"]))},
+            draws={"input_ids": below(t5["vocab_size"])},
+            cases=latent_cases(1, 32),
+        ),
+        Network(
+            "transformer",
+            found["transformer"],
+            FluxTransformer,
+            inputs=transformer_inputs,
+            outputs={"noise_pred": TensorSpec("float32", ("batch", vae.latent_channels, *latents))},
+            draws={
+                "sample": normal(),
+                "timestep": uniform(0, 1000),
+                "encoder_hidden_states": normal(),
+                "pooled_projections": normal(),
+                "guidance": uniform(1, 30),
+            },
+            cases=latent_cases(1, 32, multiple=_PACK),
+        ),
+        *parts.vae_networks(
+            found["vae"], vae, keep_fp32=bool(parts.with_defaults(found["vae"])["force_upcast"])
+        ),
+    )
+    steps = 50 if fill else 28 if guided else 4
+    return parts.Model(
+        family="flux",
+        networks=networks,
+        tokenizers={
+            "text_encoder": TokenizerSource(found["tokenizer"], clip_length, clip["vocab_size"]),
+            "text_encoder_2": TokenizerSource(found["tokenizer_2"], t5_length),
+        },
+        scheduler=SchedulerSpec(found["scheduler"].config()),
+        vae=vae,
+        size=size,
+        parameters={
+            **common_parameters(size, "flow_euler", FLOW_SAMPLERS, steps=steps),
+            **negative_prompt(),
+            **second_prompts(),
+            **({"guidance_scale": guidance(30.0 if fill else 3.5)} if guided else {}),
+            "true_cfg_scale": guidance(1.0),
+            "max_sequence_length": Parameter("int", default=t5_length, minimum=1, maximum=t5_length),
+            **flow_parameters(),
+        },
+        task_defaults=_task_defaults(fill, guided),
+    )
+
+
+def _task_defaults(fill: bool, guided: bool) -> dict[str, dict[str, Scalar]]:
+    """As diffusers' pipelines have them."""
+    if fill:
+        return {"image_to_image": {"strength": 0.6}}
+    scale: dict[str, Scalar] = {"guidance_scale": 7.0} if guided else {}
+    return {"inpaint": {"strength": 0.6, **scale}, "image_to_image": {"strength": 0.6, **scale}}
+
+
+def _channels(transformer: Mapping[str, Any], latents: int, factor: int) -> int:
+    """Channels of the unpacked input: the latents, and for Fill the masked picture's and the mask's pixels."""
+    packed = transformer["in_channels"]
+    if transformer["patch_size"] != 1 or packed % _PACK**2:
+        raise CheckpointError(f"transformer: in_channels is {packed}, patch_size {transformer['patch_size']}")
+    out = (transformer["out_channels"] or packed) // _PACK**2
+    parts.check_channels("transformer", packed // _PACK**2, out, latents, 2 * latents + factor**2)
+    return int(packed // _PACK**2)

@@ -1,0 +1,155 @@
+"""What the families share: the description of a model, and the checks and networks of parts that several have."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gesso_export.checkpoint import Checkpoint, Component, Weights, find_weights
+from gesso_export.errors import CheckpointError, first_line
+from gesso_export.manifest import Parameter, Scalar, SchedulerSpec, SizeSpec, TensorSpec, VaeSpec
+from gesso_export.networks import Network, VaeDecoder, VaeEncoder
+from gesso_export.sampling import latent_cases, normal, uniform
+from gesso_export.tokenizer import TokenizerSource
+
+# Library and class names. Nothing else is ever imported or called.
+Classes = Mapping[str, tuple[str, tuple[str, ...]]]
+
+CLIP_TOKENIZERS = ("transformers", ("CLIPTokenizer", "CLIPTokenizerFast"))
+VAES = ("diffusers", ("AutoencoderKL",))
+
+_BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a checkpoint amounts to."""
+
+    family: str
+    networks: tuple[Network, ...]
+    tokenizers: Mapping[str, TokenizerSource]  # by text encoder
+    scheduler: SchedulerSpec
+    vae: VaeSpec
+    size: SizeSpec
+    parameters: dict[str, Parameter]
+    task_defaults: dict[str, dict[str, Scalar]]
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def weights(self) -> dict[str, Weights]:
+        """By component. Raises CheckpointError when there are none, or only pickles."""
+        return {network.component.name: find_weights(network.component) for network in self.networks}
+
+
+def components(checkpoint: Checkpoint, classes: Classes, left_out: tuple[str, ...]) -> Mapping[str, Component]:
+    """The parts of a checkpoint, each of a class that is served; left_out: those that take no part in painting."""
+    for name, (library, names) in classes.items():
+        if name not in checkpoint.components:
+            raise CheckpointError(f"the checkpoint has no {name}")
+        component = checkpoint.components[name]
+        if component.library != library or component.class_name not in names:
+            found = f"{component.library}.{component.class_name}"
+            raise CheckpointError(f"{name}: {found} is not supported; supported in {library} are {', '.join(names)}")
+    for name, component in checkpoint.components.items():
+        if name not in classes and name not in left_out:
+            raise CheckpointError(f"component {name} ({component.class_name}) is not supported")
+    return checkpoint.components
+
+
+def with_defaults(component: Component) -> dict[str, Any]:
+    """A diffusers config with diffusers' own defaults for the keys its file leaves out."""
+    import diffusers
+
+    signature = inspect.signature(getattr(diffusers, component.class_name).__init__)
+    config = component.config()
+    return {name: config.get(name, parameter.default) for name, parameter in signature.parameters.items()}
+
+
+def text_config(component: Component) -> dict[str, Any]:
+    """A CLIP text encoder's config with transformers' own defaults for the keys its file leaves out."""
+    from transformers import CLIPTextConfig
+
+    stored = component.config()
+    try:
+        config: dict[str, Any] = CLIPTextConfig.from_dict(stored).to_dict()
+    except Exception as error:  # transformers' own validation errors
+        raise CheckpointError(f"{component.name}: the config is not valid: {first_line(error)}") from error
+    if config.get("use_attention_mask"):
+        raise CheckpointError(f"{component.name}: use_attention_mask is not supported")
+    return config
+
+
+def max_tokens(tokenizer: Component, positions: int) -> int:
+    """The longest text, in tokens; positions: those that the text encoder has."""
+    return int(min(tokenizer.config().get("model_max_length", positions), positions))
+
+
+def vae_spec(component: Component) -> VaeSpec:
+    config = with_defaults(component)
+    for key in ("latents_mean", "latents_std"):
+        if config[key] is not None:
+            raise CheckpointError(f"vae: {key} is not supported")
+    if (config["in_channels"], config["out_channels"]) != (3, 3):
+        raise CheckpointError("vae: in_channels and out_channels must be 3")
+    return VaeSpec(
+        factor=2 ** (len(config["block_out_channels"]) - 1),
+        latent_channels=config["latent_channels"],
+        scaling_factor=float(config["scaling_factor"]),
+        shift_factor=float(config["shift_factor"] or 0.0),
+    )
+
+
+def check_channels(network: str, in_channels: int, out_channels: int, plain: int, inpainting: int) -> None:
+    if in_channels not in (plain, inpainting):
+        raise CheckpointError(f"{network}: in_channels is {in_channels}; supported are {plain} and {inpainting}")
+    if out_channels != plain:
+        raise CheckpointError(f"{network}: out_channels is {out_channels}, but the vae has {plain} channels")
+
+
+def latent_size(unet: Mapping[str, Any]) -> int:
+    size = unet["sample_size"]
+    if isinstance(size, list) and len(set(size)) == 1:
+        size = size[0]
+    if not isinstance(size, int):
+        raise CheckpointError(f"unet: sample_size is {size!r}; it must be one number")
+    return size
+
+
+def check_diffusion_scheduler(config: Mapping[str, Any], prediction_types: tuple[str, ...]) -> None:
+    for key, supported, default in (
+        ("prediction_type", prediction_types, "epsilon"),
+        ("beta_schedule", _BETA_SCHEDULES, "linear"),
+        ("thresholding", (False,), False),
+    ):
+        if config.get(key, default) not in supported:
+            raise CheckpointError(f"scheduler: {key} is {config[key]!r}; supported: {', '.join(map(str, supported))}")
+
+
+def vae_networks(component: Component, vae: VaeSpec, *, keep_fp32: bool) -> tuple[Network, Network]:
+    """keep_fp32: in every precision, for a VAE that overflows in half of it."""
+    channels = vae.latent_channels
+    image = TensorSpec("float32", ("batch", 3, "height", "width"))
+    return (
+        Network(
+            "vae_encoder",
+            component,
+            VaeEncoder,
+            inputs={"sample": image},
+            outputs={"moments": TensorSpec("float32", ("batch", 2 * channels, "latent_height", "latent_width"))},
+            draws={"sample": uniform(-1, 1)},
+            cases=latent_cases(vae.factor),
+            keep_fp32=keep_fp32,
+        ),
+        Network(
+            "vae_decoder",
+            component,
+            VaeDecoder,
+            inputs={"latents": TensorSpec("float32", ("batch", channels, "latent_height", "latent_width"))},
+            outputs={"image": image},
+            draws={"latents": normal(1 / vae.scaling_factor)},
+            cases=latent_cases(vae.factor),
+            keep_fp32=keep_fp32,
+        ),
+    )

@@ -1,0 +1,178 @@
+"""Stable Diffusion XL, its inpainting variants and Turbo: which checkpoints belong to it, and its five networks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gesso_export.checkpoint import Checkpoint, Component
+from gesso_export.embeddings import Embedding
+from gesso_export.errors import CheckpointError
+from gesso_export.families import parts
+from gesso_export.families.stable_diffusion import check_unet
+from gesso_export.manifest import Scalar, SchedulerSpec, SizeSpec, TensorSpec
+from gesso_export.networks import Network, PenultimateTextEncoder, PooledTextEncoder, TextTimeUNet
+from gesso_export.parameters import (
+    SAMPLERS,
+    SCHEDULER_CLASSES,
+    clip_parameters,
+    common_parameters,
+    default_sampler,
+    diffusion_parameters,
+    max_pixels,
+    second_prompts,
+    size_conditions,
+)
+from gesso_export.sampling import below, latent_cases, normal, uniform
+from gesso_export.tokenizer import TokenizerSource
+
+PIPELINES = (
+    "StableDiffusionXLInpaintPipeline",
+    "StableDiffusionXLPipeline",
+    "StableDiffusionXLImg2ImgPipeline",
+)
+
+_CLASSES: parts.Classes = {
+    "unet": ("diffusers", ("UNet2DConditionModel",)),
+    "vae": parts.VAES,
+    "text_encoder": ("transformers", ("CLIPTextModel",)),
+    "text_encoder_2": ("transformers", ("CLIPTextModelWithProjection",)),
+    "tokenizer": parts.CLIP_TOKENIZERS,
+    "tokenizer_2": parts.CLIP_TOKENIZERS,
+    "scheduler": ("diffusers", SCHEDULER_CLASSES),
+}
+_LEFT_OUT = ("feature_extractor", "image_encoder")
+_TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
+TIME_IDS = 6  # original size, corner of the crop, target size
+
+_UNSERVED_UNET_KEYS = (
+    "class_embed_type",
+    "encoder_hid_dim",
+    "encoder_hid_dim_type",
+    "num_class_embeds",
+    "time_cond_proj_dim",
+)
+_PREDICTION_TYPES = ("epsilon", "v_prediction")
+
+
+def describe(checkpoint: Checkpoint, embeddings: Sequence[Embedding] = ()) -> parts.Model:
+    if embeddings:
+        raise CheckpointError("textual inversions of SDXL are not supported: they are of two text encoders at once")
+    found = parts.components(checkpoint, _CLASSES, _LEFT_OUT)
+    if checkpoint.index.get("requires_aesthetics_score"):
+        raise CheckpointError("requires_aesthetics_score: the SDXL refiner is not supported")
+    texts = {name: parts.text_config(found[name]) for name in _TEXT_ENCODERS}
+    unet, vae = parts.with_defaults(found["unet"]), parts.vae_spec(found["vae"])
+    width = sum(text["hidden_size"] for text in texts.values())
+    pooled = texts["text_encoder_2"]["projection_dim"]
+    check_unet(unet, vae.latent_channels, width, _UNSERVED_UNET_KEYS)
+    _check_additions(unet, pooled)
+    scheduler = found["scheduler"].config()
+    parts.check_diffusion_scheduler(scheduler, _PREDICTION_TYPES)
+    native = parts.latent_size(unet) * vae.factor
+    size = SizeSpec(native=native, multiple=vae.factor, max_pixels=max_pixels(native))
+    max_length = {
+        name: parts.max_tokens(found[_tokenizer_of(name)], text["max_position_embeddings"])
+        for name, text in texts.items()
+    }
+    if len(set(max_length.values())) > 1:
+        raise CheckpointError(
+            f"tokenizer_2: texts of {max_length['text_encoder_2']} tokens, but the first one's differ"
+        )
+    layers = min(text["num_hidden_layers"] for text in texts.values())
+    text_outputs = {
+        name: {"prompt_embeds": TensorSpec("float32", ("batch", max_length[name], text["hidden_size"]))}
+        for name, text in texts.items()
+    }
+    text_outputs["text_encoder_2"]["text_embeds"] = TensorSpec("float32", ("batch", pooled))
+    modules = {"text_encoder": PenultimateTextEncoder, "text_encoder_2": PooledTextEncoder}
+    networks = (
+        *(
+            Network(
+                name,
+                found[name],
+                modules[name],
+                inputs={
+                    "input_ids": TensorSpec("int64", ("batch", max_length[name])),
+                    "clip_skip": TensorSpec("int64", ("batch",)),
+                },
+                outputs=text_outputs[name],
+                draws={"input_ids": below(texts[name]["vocab_size"]), "clip_skip": below(layers - 1)},
+                cases=latent_cases(1),
+            )
+            for name in _TEXT_ENCODERS
+        ),
+        Network(
+            "unet",
+            found["unet"],
+            TextTimeUNet,
+            inputs={
+                "sample": TensorSpec("float32", ("batch", unet["in_channels"], "height", "width")),
+                "timestep": TensorSpec("float32", ("batch",)),
+                "encoder_hidden_states": TensorSpec("float32", ("batch", "tokens", width)),
+                "text_embeds": TensorSpec("float32", ("batch", pooled)),
+                "time_ids": TensorSpec("float32", ("batch", TIME_IDS)),
+            },
+            outputs={"noise_pred": TensorSpec("float32", ("batch", vae.latent_channels, "height", "width"))},
+            draws={
+                "sample": normal(),
+                "timestep": uniform(0, 1000),
+                "encoder_hidden_states": normal(),
+                "text_embeds": normal(),
+                "time_ids": uniform(0, 1024),
+            },
+            cases=latent_cases(1, max_length["text_encoder"]),
+        ),
+        *parts.vae_networks(
+            found["vae"], vae, keep_fp32=bool(parts.with_defaults(found["vae"])["force_upcast"])
+        ),
+    )
+    sampler = default_sampler(found["scheduler"].class_name, scheduler)
+    turbo = _is_turbo(found["scheduler"], scheduler)
+    zeros = bool(checkpoint.index.get("force_zeros_for_empty_prompt", True))  # diffusers' own default
+    return parts.Model(
+        family="stable-diffusion-xl",
+        networks=networks,
+        tokenizers={
+            name: TokenizerSource(found[_tokenizer_of(name)], max_length[name], texts[name]["vocab_size"])
+            for name in _TEXT_ENCODERS
+        },
+        scheduler=SchedulerSpec(scheduler),
+        vae=vae,
+        size=size,
+        parameters={
+            **common_parameters(size, sampler, SAMPLERS, steps=1 if turbo else 50),
+            **clip_parameters(max_clip_skip=layers - 2),
+            **second_prompts(),
+            **diffusion_parameters(guidance_scale=0.0 if turbo else 5.0),
+            **size_conditions(),
+        },
+        task_defaults=_task_defaults(turbo),
+        options={"force_zeros_for_empty_prompt": zeros},
+    )
+
+
+def _task_defaults(turbo: bool) -> dict[str, dict[str, Scalar]]:
+    """Below a strength of 1 the picture's colours hold what the inpainting UNet paints to them, as its card advises."""
+    if turbo:  # the strength must leave a step
+        return {"inpaint": {"num_inference_steps": 4}, "image_to_image": {"num_inference_steps": 2, "strength": 0.5}}
+    return {"inpaint": {"strength": 0.99}, "image_to_image": {"strength": 0.3}}
+
+
+def _is_turbo(component: Component, config: Mapping[str, Any]) -> bool:
+    """Whether the model is distilled to a few steps without guidance, by the scheduler that SDXL-Turbo comes with."""
+    ancestral = component.class_name == "EulerAncestralDiscreteScheduler"
+    return ancestral and config.get("timestep_spacing") == "trailing"
+
+
+def _check_additions(unet: Mapping[str, Any], pooled: int) -> None:
+    if unet["addition_embed_type"] != "text_time":
+        raise CheckpointError(f"unet: addition_embed_type is {unet['addition_embed_type']!r}; SDXL's is 'text_time'")
+    expected = pooled + TIME_IDS * unet["addition_time_embed_dim"]
+    found = unet["projection_class_embeddings_input_dim"]
+    if found != expected:
+        raise CheckpointError(f"unet: projection_class_embeddings_input_dim is {found}, not {expected}: no base model")
+
+
+def _tokenizer_of(text_encoder: str) -> str:
+    return text_encoder.replace("text_encoder", "tokenizer")
