@@ -11,6 +11,7 @@ PREFLIGHT := python_backend/src/gesso_backend/preflight.py
 PIP := $(VENV)/bin/pip install --quiet --disable-pip-version-check
 DEV := pytest hypothesis ruff mypy
 BUNDLE ?= bundles/little-world
+PARITY := $(VENV)/parity.json
 
 
 help:  ## print this list
@@ -33,7 +34,12 @@ demo: setup  ## add, replace and remove a thing in a picture, through a real Tri
 	@$(RUN) examples/demo.py --bundle $(BUNDLE)
 
 test: setup  ## all tests but the slow ones, real Triton included
-	@$(RUN) -m pytest -m "not slow and not gpu"
+	@GESSO_PARITY=$(PARITY) $(RUN) -m pytest -m "not slow and not gpu"
+	@$(RUN) benchmarks/models.py --check $(PARITY)
+
+models: setup  ## the tables of docs/models.md and the README, from the parity tests
+	@GESSO_PARITY=$(PARITY) $(RUN) -m pytest tests/e2e/test_parity.py tests/e2e/test_families.py
+	@$(RUN) benchmarks/models.py --write $(PARITY)
 
 test-slow: setup  ## the tests that take minutes each
 	@$(RUN) -m pytest -m "slow and not gpu"
@@ -64,4 +70,4 @@ clean:  ## remove what the targets made, but not the Triton in the user's cache
 	rm -rf $(VENV) bundles checkpoints demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	rm -rf {client,python_backend,export}/src/*.egg-info
 
-.PHONY: help setup demo test test-slow lint format bench readme-images train-demo-model eval-demo-model clean
+.PHONY: help setup demo test models test-slow lint format bench readme-images train-demo-model eval-demo-model clean

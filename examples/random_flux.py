@@ -20,6 +20,8 @@ from transformers import CLIPTextModel, T5EncoderModel
 
 import t5_vocabulary
 from gesso_export import clip_vocabulary
+from gesso_export.single_file.flux import SCHEDULER_CLASS
+from gesso_export.single_file.flux import scheduler_config as published_schedule
 from random_networks import (
     Network,
     calibrate_vae,
@@ -35,16 +37,6 @@ VARIANTS = ("dev", "fill", "schnell")
 LATENT_CHANNELS = 16
 SCALING_FACTOR, SHIFT_FACTOR = 0.3611, 0.1159
 PATCH = 2  # latents are packed in squares of this side: one token each
-SCHEDULER = "FlowMatchEulerDiscreteScheduler"
-SCHEDULER_CONFIG: Mapping[str, Any] = {
-    "base_image_seq_len": 256,
-    "base_shift": 0.5,
-    "max_image_seq_len": 4096,
-    "max_shift": 1.15,
-    "num_train_timesteps": 1000,
-    "shift": 3.0,
-    "use_dynamic_shifting": True,
-}
 SPARE_ROWS = 28  # of the T5 embedding: it is published with 32128 rows for 32100 pieces
 
 
@@ -98,10 +90,9 @@ def make_flux(
     write_networks(out, parts, {"transformer": _calibrate_transformer, "vae": calibrate_vae}, seed=seed, half=half)
     clip_vocabulary.write_tokenizer(out / "tokenizer")
     t5_vocabulary.write_tokenizer(out / "tokenizer_2", parts["text_encoder_2"].config["vocab_size"] - SPARE_ROWS)
-    schnell = {"shift": 1.0, "use_dynamic_shifting": False} if variant == "schnell" else {}
-    write_scheduler(out, SCHEDULER, {**SCHEDULER_CONFIG, **schnell, **(scheduler_config or {})})
+    write_scheduler(out, SCHEDULER_CLASS, {**published_schedule(variant != "schnell"), **(scheduler_config or {})})
     others = {
-        "scheduler": ["diffusers", SCHEDULER],
+        "scheduler": ["diffusers", SCHEDULER_CLASS],
         "tokenizer": ["transformers", "CLIPTokenizer"],
         "tokenizer_2": ["transformers", "T5TokenizerFast"],
     }

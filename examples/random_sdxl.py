@@ -18,7 +18,7 @@ from diffusers.models import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from gesso_export.clip_vocabulary import EOS, write_tokenizer
-from gesso_export.single_file import SCHEDULER_CONFIG
+from gesso_export.single_file.sdxl import SCHEDULER_CLASS, SCHEDULER_CONFIG, TURBO_SCHEDULER_CLASS
 from random_networks import (
     Network,
     calibrate_unet,
@@ -32,8 +32,6 @@ from random_networks import (
 
 SCALING_FACTOR = 0.13025
 TIME_IDS = 6  # original size, crop, target size: two numbers each
-SCHEDULER = "EulerDiscreteScheduler"
-TURBO_SCHEDULER = "EulerAncestralDiscreteScheduler"
 
 
 @dataclass(frozen=True)
@@ -87,14 +85,11 @@ def make_sdxl(
     write_networks(out, parts, {"unet": _calibrate_unet, "vae": calibrate_vae}, seed=seed, half=half)
     write_tokenizer(out / "tokenizer", EOS)
     write_tokenizer(out / "tokenizer_2", "!")
-    scheduler = TURBO_SCHEDULER if turbo else SCHEDULER
+    scheduler = TURBO_SCHEDULER_CLASS if turbo else SCHEDULER_CLASS
     published = {
         **SCHEDULER_CONFIG,
-        "interpolation_type": "linear",
         "prediction_type": "epsilon",
-        "sample_max_value": 1.0,
         "timestep_spacing": "trailing" if turbo else "leading",
-        "use_karras_sigmas": False,
     }
     write_scheduler(out, scheduler, {**published, **(scheduler_config or {})})
     others = {

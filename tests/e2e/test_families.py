@@ -32,6 +32,7 @@ from PIL import Image
 import bundles
 from e2e import wire
 from e2e.conftest import Serve
+from e2e.proved import proved
 from e2e.server import Server
 from e2e.test_parity import NEGATIVE, PROMPT, SEED, blob, picture
 
@@ -284,6 +285,7 @@ def check(
     compare(ours, expected, painted)
     if task == "inpaint":
         assert (ours[~painted] == image[~painted]).all()
+    proved(model, task, options["scheduler"])
 
 
 def compare(ours: np.ndarray[Any, Any], theirs: np.ndarray[Any, Any], painted: np.ndarray[Any, Any]) -> None:

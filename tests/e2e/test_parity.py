@@ -32,6 +32,7 @@ from PIL import Image
 import bundles
 from e2e import wire
 from e2e.conftest import Serve
+from e2e.proved import proved
 from e2e.server import Server
 
 pytestmark = pytest.mark.e2e
@@ -215,6 +216,7 @@ def check(
     assert ours[painted].std() > 5, "a flat picture would prove nothing"
     if task == "inpaint":
         assert (ours[~painted] == image[~painted]).all()
+    proved(f"sd-{name}", task, scheduler)
 
 
 def paint(

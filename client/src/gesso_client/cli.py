@@ -215,6 +215,9 @@ def _request_arguments() -> _Parser:
         "-o", "--output", type=Path, required=True, metavar="OUT", help="the format follows the extension"
     )
     request.add_argument("--negative", dest="negative_prompt", metavar="TEXT")
+    request.add_argument("--prompt-2", metavar="TEXT", help="SDXL, FLUX: for the second text encoder")
+    request.add_argument("--negative-2", dest="negative_prompt_2", metavar="TEXT")
+    request.add_argument("--true-cfg", type=float, dest="true_cfg_scale", metavar="SCALE", help="FLUX: guided for real")
     request.add_argument("--negative-strength", type=float, dest="negative_prompt_strength", metavar="SHARE")
     request.add_argument(
         "--weighting", action="store_true", default=None, dest="prompt_weighting", help="read (word:1.3) and [word]"

@@ -1,4 +1,4 @@
-"""The command line: gesso-export CHECKPOINT --out DIR, gesso-export inspect BUNDLE, gesso-export verify BUNDLE.
+"""The command line: gesso-export CHECKPOINT --out DIR, and gesso-export inspect, verify and check-architecture.
 
 Exit codes: 0 done, 1 a verification failed, 2 refused (or wrong usage), 130 interrupted.
 """
@@ -29,7 +29,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    command = {"inspect": _inspect, "verify": _verify}.get(arguments[0] if arguments else "", _export)
+    commands = {"inspect": _inspect, "verify": _verify, "check-architecture": _check_architecture}
+    command = commands.get(arguments[0] if arguments else "", _export)
     # A polite kill removes the unfinished bundle just as Ctrl-C does.
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -49,7 +50,8 @@ def _export(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="gesso-export",
         description="Compile a diffusers checkpoint into a verified gesso bundle.",
-        epilog="Also: gesso-export inspect BUNDLE (what is in it), gesso-export verify BUNDLE (is it still whole).",
+        epilog="Also: gesso-export inspect BUNDLE (what is in it), gesso-export verify BUNDLE (is it still whole), "
+        "gesso-export check-architecture (are our networks those of the published models).",
     )
     parser.add_argument(
         "checkpoint",
@@ -59,7 +61,18 @@ def _export(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--prediction-type",
         choices=("epsilon", "v_prediction"),
-        help="of a .safetensors file of Stable Diffusion 2.x, which does not say it",
+        help="of a .safetensors file that does not say it: Stable Diffusion 2.x, some of 1.x and SDXL",
+    )
+    parser.add_argument(
+        "--turbo",
+        action="store_true",
+        help="the .safetensors file is SDXL-Turbo, which nothing in it tells from SDXL",
+    )
+    parser.add_argument(
+        "--base",
+        metavar="DIR",
+        type=Path,
+        help="diffusers directory of any FLUX.1 model, for what a .safetensors file of FLUX.1 does not hold",
     )
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="directory of the bundle")
     parser.add_argument("--precision", choices=("fp32", "fp16"), default="fp32", help="of the weights (fp32)")
@@ -87,7 +100,7 @@ def _export(arguments: Sequence[str]) -> None:
     from gesso_export import embeddings, export
 
     inversions = [embeddings.read(argument) for argument in args.embedding]
-    with _opened(args.checkpoint, args.revision, args.prediction_type, out) as checkpoint:
+    with _opened(args, out) as checkpoint:
         export.export(
             checkpoint,
             out,
@@ -102,21 +115,28 @@ def _export(arguments: Sequence[str]) -> None:
 
 
 @contextmanager
-def _opened(source: str, revision: str | None, prediction_type: str | None, out: Path) -> Iterator[Checkpoint]:
+def _opened(args: argparse.Namespace, out: Path) -> Iterator[Checkpoint]:
     """The checkpoint, whatever form it comes in. A single file is unpacked beside the bundle until the block ends."""
     from gesso_export import hub, single_file
     from gesso_export.checkpoint import open_checkpoint
 
+    source, revision = args.checkpoint, args.revision
     path = Path(source)
     is_file = path.is_file() or path.suffix in single_file.SUFFIXES
-    if prediction_type is not None and not is_file:
-        raise CheckpointError("--prediction-type is for .safetensors files; a directory's scheduler config says it")
+    if not is_file:
+        for option, given in (
+            ("--prediction-type", args.prediction_type),
+            ("--turbo", args.turbo),
+            ("--base", args.base),
+        ):
+            if given:
+                raise CheckpointError(f"{option} is for .safetensors files; a directory's own configs say it all")
     if revision is not None and (is_file or path.is_dir() or not hub.is_hub_id(source)):
         raise CheckpointError(f"--revision is for hub ids; {path} is a file or a directory, or does not exist")
     if is_file:
         parent = next(parent for parent in out.parents if parent.exists())
         with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=parent) as folder:
-            single_file.convert(path, Path(folder), prediction_type)
+            single_file.convert(path, Path(folder), args.prediction_type, turbo=args.turbo, base=args.base)
             yield open_checkpoint(Path(folder), path.name)
     elif path.is_dir() or not hub.is_hub_id(source):
         yield open_checkpoint(path, path.resolve().name)
@@ -137,6 +157,22 @@ def _verify(arguments: Sequence[str]) -> None:
 
     verify(folder, Progress(sys.stderr))
     print(f"{folder}: whole; every file and every network is what it was when it was exported")
+
+
+def _check_architecture(arguments: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(
+        prog="gesso-export check-architecture",
+        description="Build the published models from their configs, without weights, and check what we make of them: "
+        "how many parameters each network has, and the shape of every output.",
+    )
+    parser.add_argument("names", metavar="NAME", nargs="*", help="a published model, such as sdxl (all of them)")
+    names = parser.parse_args(arguments).names
+    from gesso_export import architectures
+
+    findings = architectures.check(names)
+    print(architectures.HEADER)
+    for finding in findings:
+        print(finding, flush=True)
 
 
 def _bundle_argument(command: str, description: str, arguments: Sequence[str]) -> Path:

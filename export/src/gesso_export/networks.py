@@ -122,6 +122,13 @@ class Waves(torch.nn.Module):  # type: ignore[misc]
         return torch.cat([torch.cos(angles), torch.sin(angles)], dim=-1)
 
 
+class Last(torch.nn.Module):  # type: ignore[misc]
+    """The last of its arguments."""
+
+    def forward(self, *values: torch.Tensor) -> torch.Tensor:
+        return values[-1]
+
+
 class FluxTransformer(NetworkModule):
     """Latents as all other networks have them; they are packed, two by two into a token, and unpacked inside.
 
@@ -129,8 +136,15 @@ class FluxTransformer(NetworkModule):
     pooled_projections [B, width], guidance [B] if the model is guided -> noise_pred [B, 16, h, w].
     """
 
+    def __init__(self, model: Any) -> None:
+        # diffusers rounds timestep and guidance to the weights' precision before it embeds them: in half precision, a
+        # guidance of 30 by half a hundredth. So they are embedded here, in float32, and handed in as if pooled.
+        embed, model.time_text_embed = model.time_text_embed, Last()
+        super().__init__(model)
+        self.embed = embed
+
     def prepare_for_tracing(self) -> None:
-        self.model.time_text_embed.time_proj = Waves(self.model.time_text_embed.time_proj)
+        self.embed.time_proj = Waves(self.embed.time_proj)
 
     def forward(
         self,
@@ -146,12 +160,13 @@ class FluxTransformer(NetworkModule):
         places = torch.zeros(rows, columns, 3)
         places[..., 1] += torch.arange(rows)[:, None]
         places[..., 2] += torch.arange(columns)[None]
+        scales = [timestep] if guidance is None else [timestep, 1000 * guidance]
         velocity = self.model(
             hidden_states=cells.flatten(2).transpose(1, 2),
-            timestep=timestep / 1000,
+            timestep=timestep,
             guidance=guidance,
             encoder_hidden_states=encoder_hidden_states.to(dtype),
-            pooled_projections=pooled_projections.to(dtype),
+            pooled_projections=self.embed(*scales, pooled_projections.to(dtype)),
             txt_ids=torch.zeros(encoder_hidden_states.shape[1], 3),
             img_ids=places.flatten(0, 1),
         ).sample
@@ -186,7 +201,7 @@ class TextTimeUNet(UNet):
         time_ids: torch.Tensor,
     ) -> torch.Tensor:
         dtype = self.dtype
-        added = {"text_embeds": text_embeds.to(dtype), "time_ids": time_ids}
+        added = {"text_embeds": text_embeds, "time_ids": time_ids}  # joined in float32, and cast by the UNet
         hidden = encoder_hidden_states.to(dtype)
         return self.model(sample.to(dtype), timestep, hidden, added_cond_kwargs=added).sample.float()
 

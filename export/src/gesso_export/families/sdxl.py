@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from gesso_export.checkpoint import Checkpoint, Component
-from gesso_export.embeddings import Embedding
+from gesso_export.embeddings import Embedding, extend, of_each_encoder
+from gesso_export.embeddings import check as check_embeddings
 from gesso_export.errors import CheckpointError
 from gesso_export.families import parts
 from gesso_export.families.stable_diffusion import check_unet
 from gesso_export.manifest import Scalar, SchedulerSpec, SizeSpec, TensorSpec
-from gesso_export.networks import Network, PenultimateTextEncoder, PooledTextEncoder, TextTimeUNet
+from gesso_export.networks import Network, NetworkModule, PenultimateTextEncoder, PooledTextEncoder, TextTimeUNet
 from gesso_export.parameters import (
     SAMPLERS,
     SCHEDULER_CLASSES,
@@ -56,12 +58,17 @@ _PREDICTION_TYPES = ("epsilon", "v_prediction")
 
 
 def describe(checkpoint: Checkpoint, embeddings: Sequence[Embedding] = ()) -> parts.Model:
-    if embeddings:
-        raise CheckpointError("textual inversions of SDXL are not supported: they are of two text encoders at once")
     found = parts.components(checkpoint, _CLASSES, _LEFT_OUT)
     if checkpoint.index.get("requires_aesthetics_score"):
         raise CheckpointError("requires_aesthetics_score: the SDXL refiner is not supported")
     texts = {name: parts.text_config(found[name]) for name in _TEXT_ENCODERS}
+    inversions = dict(zip(_TEXT_ENCODERS, of_each_encoder(embeddings), strict=True))
+    for name, added in inversions.items():
+        check_embeddings(added, texts[name]["hidden_size"])
+    tokens = {
+        name: texts[name]["vocab_size"] + sum(len(embedding.vectors) for embedding in added)
+        for name, added in inversions.items()
+    }
     unet, vae = parts.with_defaults(found["unet"]), parts.vae_spec(found["vae"])
     width = sum(text["hidden_size"] for text in texts.values())
     pooled = texts["text_encoder_2"]["projection_dim"]
@@ -91,13 +98,13 @@ def describe(checkpoint: Checkpoint, embeddings: Sequence[Embedding] = ()) -> pa
             Network(
                 name,
                 found[name],
-                modules[name],
+                partial(_with_embeddings, modules[name], inversions[name]),
                 inputs={
                     "input_ids": TensorSpec("int64", ("batch", max_length[name])),
                     "clip_skip": TensorSpec("int64", ("batch",)),
                 },
                 outputs=text_outputs[name],
-                draws={"input_ids": below(texts[name]["vocab_size"]), "clip_skip": below(layers - 1)},
+                draws={"input_ids": below(tokens[name]), "clip_skip": below(layers - 1)},
                 cases=latent_cases(1),
             )
             for name in _TEXT_ENCODERS
@@ -123,9 +130,7 @@ def describe(checkpoint: Checkpoint, embeddings: Sequence[Embedding] = ()) -> pa
             },
             cases=latent_cases(1, max_length["text_encoder"]),
         ),
-        *parts.vae_networks(
-            found["vae"], vae, keep_fp32=bool(parts.with_defaults(found["vae"])["force_upcast"])
-        ),
+        *parts.vae_networks(found["vae"], vae, keep_fp32=bool(parts.with_defaults(found["vae"])["force_upcast"])),
     )
     sampler = default_sampler(found["scheduler"].class_name, scheduler)
     turbo = _is_turbo(found["scheduler"], scheduler)
@@ -134,7 +139,9 @@ def describe(checkpoint: Checkpoint, embeddings: Sequence[Embedding] = ()) -> pa
         family="stable-diffusion-xl",
         networks=networks,
         tokenizers={
-            name: TokenizerSource(found[_tokenizer_of(name)], max_length[name], texts[name]["vocab_size"])
+            name: TokenizerSource(
+                found[_tokenizer_of(name)], max_length[name], texts[name]["vocab_size"], tuple(inversions[name])
+            )
             for name in _TEXT_ENCODERS
         },
         scheduler=SchedulerSpec(scheduler),
@@ -150,6 +157,10 @@ def describe(checkpoint: Checkpoint, embeddings: Sequence[Embedding] = ()) -> pa
         task_defaults=_task_defaults(turbo),
         options={"force_zeros_for_empty_prompt": zeros},
     )
+
+
+def _with_embeddings(module: type[NetworkModule], embeddings: Sequence[Embedding], text_encoder: Any) -> NetworkModule:
+    return module(extend(text_encoder, embeddings))
 
 
 def _task_defaults(turbo: bool) -> dict[str, dict[str, Scalar]]:
