@@ -80,6 +80,7 @@ FLUX_TASKS = [
     ("flux-dev", "image_to_image", 0.65),
     ("flux-dev", "text_to_image", None),
     ("flux-schnell", "inpaint", 0.65),
+    ("flux-schnell", "image_to_image", 0.65),
     ("flux-schnell", "text_to_image", None),
 ]
 SHORT = {"max_sequence_length": 24}  # T5's, where its length is not the point
