@@ -69,7 +69,7 @@ FAULTS: dict[str, tuple[Callable[[Document], None], str]] = {
     "no schema": (drop("schema_version"), "schema_version: None is not 3; export again with this gesso-export"),
     "another family": (
         put("family", "kandinsky"),
-        "family: 'kandinsky' is not one of flux, stable-diffusion, stable-diffusion-xl",
+        "family: 'kandinsky' is not one of flux, stable-diffusion-xl, stable-diffusion",
     ),
     "a network's file unlisted": (
         put("networks.unet.file", "other.onnx"),
