@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gesso_export.export import PRECISIONS
 from gesso_export.parameters import FLOW_SAMPLERS, SAMPLERS
 
 ROOT = Path(__file__).parent.parent
@@ -54,8 +55,8 @@ KINDS = (
 def overview(cases: Cases) -> str:
     """A line for each kind of model."""
     lines = [
-        "| model | inpainting | equals diffusers' pipeline | architecture checked | exported at full size | on a GPU |",
-        "|---|---|---|---|---|---|",
+        "| model | inpainting | equals diffusers | exports in | architecture checked | at full size | on a GPU |",
+        "|---|---|---|---|---|---|---|",
     ]
     known, full = _architectures(), _full_size()
     for kind in KINDS:
@@ -64,7 +65,7 @@ def overview(cases: Cases) -> str:
         done = [name.rpartition("-")[2] for name in full if name.rpartition("-")[0] in kind.architectures]
         lines.append(
             f"| {kind.title} | {'native' if kind.native else 'by blending'} | {', '.join(proved) or 'no'} | "
-            f"{', '.join(checked) or 'no'} | {', '.join(done) or 'no'} | no |"
+            f"{', '.join(PRECISIONS)} | {', '.join(checked) or 'no'} | {', '.join(done) or 'no'} | no |"
         )
     return "\n".join(lines)
 

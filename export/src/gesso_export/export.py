@@ -24,7 +24,7 @@ from gesso_export.progress import Progress
 from gesso_export.reference import Case
 from gesso_export.verify import check_network, describe_file
 
-_BYTES = {"fp32": 4, "fp16": 2}
+PRECISIONS = {"fp32": 4, "fp16": 2}  # and the bytes of a weight
 # Graphs, tokenizer and reference values, which come on top of the weights.
 _OVERHEAD_BYTES = 64 * 2**20
 _VERSIONS = ("torch", "diffusers", "transformers", "onnx")
@@ -51,7 +51,7 @@ def export(
     model = families.describe(checkpoint, embeddings)
     parameters = sum(weights.parameters() for weights in model.weights.values())
     with staging.staged(out, force) as folder:
-        staging.check_space(folder, parameters * _BYTES[precision] + _OVERHEAD_BYTES)
+        staging.check_space(folder, parameters * PRECISIONS[precision] + _OVERHEAD_BYTES)
         with progress.stage("weights", "check"):
             for weights in model.weights.values():
                 weights.check_finite()
