@@ -239,7 +239,7 @@ def test_the_models_describe_themselves(server: Server, model: str, decoupled: b
     assert inputs["image"] == ("UINT8", [-1, -1, 3])
     assert inputs["mask_image"] == ("UINT8", [-1, -1])
     assert inputs["seed"] == ("INT64", [1])
-    assert len(inputs) == 26
+    assert len(inputs) == 36
     assert [tensor["name"] for tensor in metadata["outputs"]] == [
         "event", "step", "num_steps", "index", "image", "seed", "report",
     ]  # fmt: skip

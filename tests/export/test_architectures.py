@@ -26,7 +26,7 @@ def alter(monkeypatch: pytest.MonkeyPatch, model: str, component: str, **changes
 
 
 # All that is theirs is checked with the other models of their families.
-SLOW = ("sdxl", "flux-dev")
+SLOW = ("sd14", "sd21", "sdxl", "sdxl-turbo", "flux-dev")
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return bundles.shared_root(tmp_path_factory)
 
 
+@pytest.mark.slow  # two exports of five networks each
 @pytest.mark.parametrize("name", CHECKPOINTS)
 def test_half_precision_leaves_a_vae_that_overflows_in_full(name: str, root: Path) -> None:
     """Guards pictures of NaN: diffusers upcasts these VAEs too. Export has verified every value by then."""
@@ -41,6 +42,7 @@ def test_half_precision_leaves_a_vae_that_overflows_in_full(name: str, root: Pat
         assert bool(halves) is (network not in kept), network
 
 
+@pytest.mark.slow
 def test_t5_in_half_precision_survives_what_overflows_in_it(root: Path) -> None:
     """Guards the layers transformers keeps in float32, with activations as large as T5 XXL's are."""
     _, bundle = bundles.export(root, precision="fp16", **CHECKPOINTS["flux"])
