@@ -18,6 +18,7 @@ from pathlib import Path
 
 from gesso_export.export import PRECISIONS
 from gesso_export.parameters import FLOW_SAMPLERS, SAMPLERS
+from gesso_export.published import MODELS as PUBLISHED
 
 ROOT = Path(__file__).parent.parent
 PAGE, README = ROOT / "docs" / "models.md", ROOT / "README.md"
@@ -58,10 +59,10 @@ def overview(cases: Cases) -> str:
         "| model | inpainting | equals diffusers | exports in | architecture checked | at full size | on a GPU |",
         "|---|---|---|---|---|---|---|",
     ]
-    known, full = _architectures(), _full_size()
+    full = _full_size()
     for kind in KINDS:
         proved = [task.replace("_", "-") for task in TASKS if any(m in kind.models and t == task for m, t, _ in cases)]
-        checked = [name for name in kind.architectures if name in known]
+        checked = [name for name in kind.architectures if name in PUBLISHED]
         done = [name.rpartition("-")[2] for name in full if name.rpartition("-")[0] in kind.architectures]
         lines.append(
             f"| {kind.title} | {'native' if kind.native else 'by blending'} | {', '.join(proved) or 'no'} | "
@@ -119,12 +120,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{path.name} is not up to date: make models", file=sys.stderr)
             return 1
     return 0
-
-
-def _architectures() -> set[str]:
-    from gesso_export.published import MODELS
-
-    return set(MODELS)
 
 
 def _full_size() -> list[str]:

@@ -143,6 +143,12 @@ def test_guidance_of_one_or_less_is_one_row(scale: float) -> None:
     assert ids(prepared)[:, 0, 0].tolist() == [ord("p")]
 
 
+@pytest.mark.parametrize(("scale", "rows"), [(0.0, 1), (1.0, 1), (1.001, 2), (7.5, 2)])
+def test_guidance_starts_above_one(scale: float, rows: int) -> None:
+    """Guards diffusers' rule, on which the number of rows depends."""
+    assert prepared_of(guidance_scale=scale).rows == rows
+
+
 def test_guidance_is_two_rows_the_negative_first() -> None:
     """Guards the order that the guidance formula takes for granted."""
     prepared = prepared_of(prompt="p", negative_prompt="n", guidance_scale=1.5)

@@ -122,6 +122,8 @@ def test_the_client_understands_the_description(bundle: Bundle, info: ModelInfo)
     for name, spec in bundle.parameters.items():
         assert plain(info.parameters[name]) == {"name": name, **plain(spec)}
     assert info.default("strength", "image_to_image") == bundle.task_defaults["image_to_image"]["strength"]
+    if "strength" not in bundle.task_defaults.get("inpaint", {}):
+        assert info.default("strength", "inpaint") == bundle.parameters["strength"].default
     assert info.default("seed", "inpaint") is None
     assert info.default("mask_feather", "inpaint") == bundle.parameters["mask_feather"].default
 

@@ -75,7 +75,7 @@ def test_reading_and_writing_a_manifest_changes_nothing(bundle: Path) -> None:
         ("networks.unet.file", "missing.onnx", "missing.onnx"),
         ("parameters.seed.minimum", [], "minimum"),
         ("parameters.scheduler.choices", "ddim", "choices"),
-        ("networks", {}, "vae_encoder"),
+        ("networks", {}, "text_encoder"),
         ("files", {}, ".onnx"),
         ("schema_version", 4, "schema_version"),
         ("name", None, "name"),

@@ -95,7 +95,7 @@ def test_a_directory_that_is_no_bundle(command: str, tmp_path: Path, gesso_expor
 def test_inspect_tells_what_a_person_asks(bundle: Path, other: tuple[Path, Path], gesso_export: Command) -> None:
     code, said = gesso_export("inspect", bundle)
     assert code == 0
-    for fact in ("native (9-channel unet)", "256 px native", "77 tokens", "pndm (default)", "epsilon", "791,958"):
+    for fact in ("native (9-channel UNet)", "256 px native", "77 tokens", "pndm (default)", "epsilon", "791,958"):
         assert fact in said
     code, said = gesso_export("inspect", other[1])
     assert code == 0

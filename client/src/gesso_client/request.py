@@ -62,6 +62,15 @@ class Options(TypedDict, total=False):
     alpha_means: AlphaMeans | None  # read the mask from the alpha of `mask`, or of `image` when mask is None
 
 
+# SDXL's pairs of (height, width) or (top, left).
+SIZES = (
+    "original_size",
+    "crops_coords_top_left",
+    "target_size",
+    "negative_original_size",
+    "negative_crops_coords_top_left",
+    "negative_target_size",
+)
 # Every parameter of the wire and its type there; each has shape [1], but for LISTS.
 DTYPES: Mapping[str, type[np.generic]] = MappingProxyType(
     {
@@ -93,21 +102,8 @@ DTYPES: Mapping[str, type[np.generic]] = MappingProxyType(
         "latent_blend": np.bool_,
         "require_native": np.bool_,
         "preview_every": np.int32,
-        "original_size": np.int32,
-        "crops_coords_top_left": np.int32,
-        "target_size": np.int32,
-        "negative_original_size": np.int32,
-        "negative_crops_coords_top_left": np.int32,
-        "negative_target_size": np.int32,
+        **dict.fromkeys(SIZES, np.int32),
     }
-)
-SIZES = (
-    "original_size",
-    "crops_coords_top_left",
-    "target_size",
-    "negative_original_size",
-    "negative_crops_coords_top_left",
-    "negative_target_size",
 )
 LISTS = ("timesteps", "sigmas", *SIZES)
 

@@ -15,7 +15,7 @@ import torch
 from gesso_export import families, published
 from gesso_export.checkpoint import Component
 from gesso_export.errors import CheckpointError, VerificationError, first_line
-from gesso_export.manifest import TensorSpec
+from gesso_export.manifest import TensorSpec, ports
 from gesso_export.networks import Network, NetworkModule
 from gesso_export.progress import quiet
 from gesso_export.published import Count
@@ -35,10 +35,10 @@ class Finding:
 
     def __str__(self) -> str:
         source = "published" if self.expected.published else "computed"
-        ports = f"{_ports(self.network.inputs)} -> {_ports(self.network.outputs)}"
+        both = f"{ports(self.network.inputs)} -> {ports(self.network.outputs)}"
         return (
             f"{self.model:12}  {self.network.name:14}  {self.parameters:>14,}  {self.expected.parameters:>14,}  "
-            f"{source:9}  {'no ' if self.fault else 'yes'}  {ports}"
+            f"{source:9}  {'no ' if self.fault else 'yes'}  {both}"
         )
 
 
@@ -125,7 +125,3 @@ def _run(module: NetworkModule, network: Network, sizes: Mapping[str, int]) -> s
 
 def _shape(spec: TensorSpec, sizes: Mapping[str, int]) -> tuple[int, ...]:
     return tuple(sizes[axis] if isinstance(axis, str) else axis for axis in spec.shape)
-
-
-def _ports(ports: Mapping[str, TensorSpec]) -> str:
-    return ", ".join(f"{name}[{','.join(map(str, spec.shape))}]" for name, spec in ports.items())

@@ -49,11 +49,12 @@ def export(
     """
     progress = progress or Progress(None)
     model = families.describe(checkpoint, embeddings)
-    parameters = sum(weights.parameters() for weights in model.weights.values())
+    stored = list(model.weights.values())
+    parameters = sum(weights.parameters() for weights in stored)
     with staging.staged(out, force) as folder:
         staging.check_space(folder, parameters * PRECISIONS[precision] + _OVERHEAD_BYTES)
         with progress.stage("weights", "check"):
-            for weights in model.weights.values():
+            for weights in stored:
                 weights.check_finite()
         tokenizers = {encoder: tokenizer.write(source, folder) for encoder, source in model.tokenizers.items()}
         networks, cases, preview_rgb = {}, {}, None

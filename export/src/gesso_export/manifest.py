@@ -19,7 +19,7 @@ from gesso_export.errors import ManifestError
 
 SCHEMA_VERSION = 3
 FILE_NAME = "bundle.json"
-NETWORKS = ("vae_encoder", "vae_decoder")  # the others are the family's
+VAE = ("vae_encoder", "vae_decoder")
 
 Scalar = str | int | float | bool
 
@@ -129,6 +129,11 @@ class Bundle:
     options: dict[str, Any]  # what else the backend's part of the family has to know
 
 
+def ports(specs: Mapping[str, TensorSpec]) -> str:
+    """Inputs or outputs, to be read by people."""
+    return ", ".join(f"{name}[{','.join(map(str, spec.shape))}]" for name, spec in specs.items())
+
+
 def read(folder: Path) -> Bundle:
     """Read the manifest of the bundle in `folder`.
 
@@ -145,9 +150,12 @@ def read(folder: Path) -> Bundle:
     if version != SCHEMA_VERSION:
         raise ManifestError(f"{path}: schema_version is {version!r}, this version reads {SCHEMA_VERSION}")
     bundle = _parse(Bundle, data, FILE_NAME)
-    for name in NETWORKS:
+    for name in (*bundle.tokenizers, *VAE):
         if name not in bundle.networks:
             raise ManifestError(f"{path}: networks has no {name}")
+    denoisers = [name for name, network in bundle.networks.items() if "timestep" in network.inputs]
+    if len(denoisers) != 1:
+        raise ManifestError(f"{path}: networks has {len(denoisers)} with a timestep, it must be one")
     named = [network.file for network in bundle.networks.values()]
     named += [tokenizer.file for tokenizer in bundle.tokenizers.values()]
     for file in named:

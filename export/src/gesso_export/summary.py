@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 
 import onnx
 
 from gesso_export.errors import VerificationError, first_line
-from gesso_export.manifest import Bundle, NetworkSpec, Parameter, TensorSpec
+from gesso_export.manifest import Bundle, NetworkSpec, Parameter, ports
 
 
 def summary(folder: Path, bundle: Bundle) -> str:
     """What a person wants to know of a bundle, from its manifest and the graphs' headers."""
     (denoiser,) = (name for name, network in bundle.networks.items() if "timestep" in network.inputs)
     channels = bundle.networks[denoiser].inputs["sample"].shape[1]
+    title = "UNet" if denoiser == "unet" else denoiser
     native = channels != bundle.vae.latent_channels
     sampler = bundle.parameters["scheduler"]
     blocks = [
         ("name", bundle.name),
         ("family", bundle.family),
-        ("inpainting", f"native ({channels}-channel {denoiser})" if native else "by blending latents (plain model)"),
+        ("inpainting", f"native ({channels}-channel {title})" if native else f"by blending latents (plain {title})"),
         ("size", f"{bundle.size.native} px native, multiples of {bundle.size.multiple}, "
                  f"up to {bundle.size.max_pixels / 1e6:.2f} MP"),
         ("prompt", ", ".join(f"{spec.max_length} tokens ({encoder})" for encoder, spec in bundle.tokenizers.items())),
@@ -47,12 +47,8 @@ def summary(folder: Path, bundle: Bundle) -> str:
 
 def _network(folder: Path, bundle: Bundle, name: str, network: NetworkSpec) -> str:
     size = sum(spec.bytes for file, spec in bundle.files.items() if file.startswith(network.file))
-    ports = f"{_ports(network.inputs)} -> {_ports(network.outputs)}"
-    return f"{name:14} {network.precision:10} {_parameters(folder / network.file):>12,} {size / 1e6:>8,.1f} MB  {ports}"
-
-
-def _ports(ports: Mapping[str, TensorSpec]) -> str:
-    return ", ".join(f"{name}[{','.join(map(str, spec.shape))}]" for name, spec in ports.items())
+    both = f"{ports(network.inputs)} -> {ports(network.outputs)}"
+    return f"{name:14} {network.precision:10} {_parameters(folder / network.file):>12,} {size / 1e6:>8,.1f} MB  {both}"
 
 
 def _parameters(graph: Path) -> int:

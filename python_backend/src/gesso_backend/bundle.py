@@ -146,6 +146,15 @@ class Bundle:
         }
 
 
+# What SDXL is told of a picture's past: (height, width) or (top, left).
+SIZE_CONDITIONS = (
+    "original_size",
+    "crops_coords_top_left",
+    "target_size",
+    "negative_original_size",
+    "negative_crops_coords_top_left",
+    "negative_target_size",
+)
 PARAMETERS = (
     "prompt",
     "negative_prompt",
@@ -175,12 +184,7 @@ PARAMETERS = (
     "latent_blend",
     "require_native",
     "preview_every",
-    "original_size",
-    "crops_coords_top_left",
-    "target_size",
-    "negative_original_size",
-    "negative_crops_coords_top_left",
-    "negative_target_size",
+    *SIZE_CONDITIONS,
 )
 # The others belong to some families only; a bundle lists those that its model takes.
 ALWAYS = (

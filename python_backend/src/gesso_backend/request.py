@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gesso_backend.bundle import PARAMETERS, Bundle, Parameter
+from gesso_backend.bundle import PARAMETERS, SIZE_CONDITIONS, Bundle, Parameter
 from gesso_backend.errors import InvalidRequest, NotFound
 from gesso_backend.mask import REPAINT, Pixels
 
@@ -18,14 +18,6 @@ Task = Literal["inpaint", "image_to_image", "text_to_image"]
 SIDES = ("height", "width")
 # How the prompts are read.
 PROMPTS = ("negative_prompt_strength", "prompt_weighting", "long_prompt", "clip_skip", "max_sequence_length")
-CONDITIONS = (
-    "original_size",
-    "crops_coords_top_left",
-    "target_size",
-    "negative_original_size",
-    "negative_crops_coords_top_left",
-    "negative_target_size",
-)
 STEPS = ("timestep_spacing", "timesteps", "sigmas", "eta")  # what a request may say of them besides their number
 ONLY_WITH_MASK = ("padding_mask_crop", "mask_feather", "latent_blend", "require_native")
 MAX_IMAGE_PIXELS = 2**25  # 32 Mpx; bounds the memory one request may take before it is looked at
@@ -84,7 +76,7 @@ class Request:
         names += ["strength"] if self.image is not None else []
         names += ["guidance_rescale"] if self.guidance_rescale else []
         names += list(PROMPTS)
-        names += [name for name in (*STEPS, *CONDITIONS) if getattr(self, name) not in (None, 0)]
+        names += [name for name in (*STEPS, *SIZE_CONDITIONS) if getattr(self, name) not in (None, 0)]
         names += list(ONLY_WITH_MASK) if self.mask_image is not None else []
         return {name: getattr(self, name) for name in names if name == "task" or name in taken}
 

@@ -100,7 +100,7 @@ def describe(checkpoint: Checkpoint, embeddings: Sequence[Embedding] = ()) -> pa
             },
             cases=latent_cases(1, 32, multiple=_PACK),
         ),
-        *parts.vae_networks(found["vae"], vae, keep_fp32=bool(parts.with_defaults(found["vae"])["force_upcast"])),
+        *parts.vae_networks(found["vae"], vae, may_upcast=True),
     )
     steps = 50 if fill else 28 if guided else 4
     return parts.Model(

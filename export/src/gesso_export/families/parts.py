@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from gesso_export.checkpoint import Checkpoint, Component, Weights, find_weights
+from gesso_export.embeddings import Embedding, extend
 from gesso_export.errors import CheckpointError, first_line
 from gesso_export.manifest import Parameter, Scalar, SchedulerSpec, SizeSpec, TensorSpec, VaeSpec
-from gesso_export.networks import Network, VaeDecoder, VaeEncoder
+from gesso_export.networks import Network, NetworkModule, VaeDecoder, VaeEncoder
 from gesso_export.sampling import latent_cases, normal, uniform
 from gesso_export.tokenizer import TokenizerSource
 
@@ -20,6 +21,7 @@ Classes = Mapping[str, tuple[str, tuple[str, ...]]]
 CLIP_TOKENIZERS = ("transformers", ("CLIPTokenizer", "CLIPTokenizerFast"))
 VAES = ("diffusers", ("AutoencoderKL",))
 
+_PREDICTION_TYPES = ("epsilon", "v_prediction")
 _BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 
 
@@ -117,9 +119,9 @@ def latent_size(unet: Mapping[str, Any]) -> int:
     return size
 
 
-def check_diffusion_scheduler(config: Mapping[str, Any], prediction_types: tuple[str, ...]) -> None:
+def check_diffusion_scheduler(config: Mapping[str, Any]) -> None:
     for key, supported, default in (
-        ("prediction_type", prediction_types, "epsilon"),
+        ("prediction_type", _PREDICTION_TYPES, "epsilon"),
         ("beta_schedule", _BETA_SCHEDULES, "linear"),
         ("thresholding", (False,), False),
     ):
@@ -127,8 +129,14 @@ def check_diffusion_scheduler(config: Mapping[str, Any], prediction_types: tuple
             raise CheckpointError(f"scheduler: {key} is {config[key]!r}; supported: {', '.join(map(str, supported))}")
 
 
-def vae_networks(component: Component, vae: VaeSpec, *, keep_fp32: bool) -> tuple[Network, Network]:
-    """keep_fp32: in every precision, for a VAE that overflows in half of it."""
+def with_embeddings(module: type[NetworkModule], embeddings: Sequence[Embedding]) -> Callable[[Any], NetworkModule]:
+    """How to wrap a text encoder after adding the vectors to it."""
+    return lambda text_encoder: module(extend(text_encoder, embeddings))
+
+
+def vae_networks(component: Component, vae: VaeSpec, *, may_upcast: bool) -> tuple[Network, Network]:
+    """may_upcast: whether the family's pipelines heed `force_upcast`, of a VAE that overflows in half precision."""
+    keep_fp32 = may_upcast and bool(with_defaults(component)["force_upcast"])
     channels = vae.latent_channels
     image = TensorSpec("float32", ("batch", 3, "height", "width"))
     return (

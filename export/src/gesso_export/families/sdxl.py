@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from gesso_export.checkpoint import Checkpoint, Component
-from gesso_export.embeddings import Embedding, extend, of_each_encoder
+from gesso_export.embeddings import Embedding, of_each_encoder
 from gesso_export.embeddings import check as check_embeddings
 from gesso_export.errors import CheckpointError
 from gesso_export.families import parts
 from gesso_export.families.stable_diffusion import check_unet
 from gesso_export.manifest import Scalar, SchedulerSpec, SizeSpec, TensorSpec
-from gesso_export.networks import Network, NetworkModule, PenultimateTextEncoder, PooledTextEncoder, TextTimeUNet
+from gesso_export.networks import Network, PenultimateTextEncoder, PooledTextEncoder, TextTimeUNet
 from gesso_export.parameters import (
     SAMPLERS,
     SCHEDULER_CLASSES,
@@ -47,15 +46,6 @@ _LEFT_OUT = ("feature_extractor", "image_encoder")
 _TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
 TIME_IDS = 6  # original size, corner of the crop, target size
 
-_UNSERVED_UNET_KEYS = (
-    "class_embed_type",
-    "encoder_hid_dim",
-    "encoder_hid_dim_type",
-    "num_class_embeds",
-    "time_cond_proj_dim",
-)
-_PREDICTION_TYPES = ("epsilon", "v_prediction")
-
 
 def describe(checkpoint: Checkpoint, embeddings: Sequence[Embedding] = ()) -> parts.Model:
     found = parts.components(checkpoint, _CLASSES, _LEFT_OUT)
@@ -72,10 +62,10 @@ def describe(checkpoint: Checkpoint, embeddings: Sequence[Embedding] = ()) -> pa
     unet, vae = parts.with_defaults(found["unet"]), parts.vae_spec(found["vae"])
     width = sum(text["hidden_size"] for text in texts.values())
     pooled = texts["text_encoder_2"]["projection_dim"]
-    check_unet(unet, vae.latent_channels, width, _UNSERVED_UNET_KEYS)
+    check_unet(unet, vae.latent_channels, width)
     _check_additions(unet, pooled)
     scheduler = found["scheduler"].config()
-    parts.check_diffusion_scheduler(scheduler, _PREDICTION_TYPES)
+    parts.check_diffusion_scheduler(scheduler)
     native = parts.latent_size(unet) * vae.factor
     size = SizeSpec(native=native, multiple=vae.factor, max_pixels=max_pixels(native))
     max_length = {
@@ -98,7 +88,7 @@ def describe(checkpoint: Checkpoint, embeddings: Sequence[Embedding] = ()) -> pa
             Network(
                 name,
                 found[name],
-                partial(_with_embeddings, modules[name], inversions[name]),
+                parts.with_embeddings(modules[name], inversions[name]),
                 inputs={
                     "input_ids": TensorSpec("int64", ("batch", max_length[name])),
                     "clip_skip": TensorSpec("int64", ("batch",)),
@@ -130,7 +120,7 @@ def describe(checkpoint: Checkpoint, embeddings: Sequence[Embedding] = ()) -> pa
             },
             cases=latent_cases(1, max_length["text_encoder"]),
         ),
-        *parts.vae_networks(found["vae"], vae, keep_fp32=bool(parts.with_defaults(found["vae"])["force_upcast"])),
+        *parts.vae_networks(found["vae"], vae, may_upcast=True),
     )
     sampler = default_sampler(found["scheduler"].class_name, scheduler)
     turbo = _is_turbo(found["scheduler"], scheduler)
@@ -157,10 +147,6 @@ def describe(checkpoint: Checkpoint, embeddings: Sequence[Embedding] = ()) -> pa
         task_defaults=_task_defaults(turbo),
         options={"force_zeros_for_empty_prompt": zeros},
     )
-
-
-def _with_embeddings(module: type[NetworkModule], embeddings: Sequence[Embedding], text_encoder: Any) -> NetworkModule:
-    return module(extend(text_encoder, embeddings))
 
 
 def _task_defaults(turbo: bool) -> dict[str, dict[str, Scalar]]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gesso_export.checkpoint import Checkpoint
-from gesso_export.embeddings import Embedding, extend
+from gesso_export.embeddings import Embedding
 from gesso_export.embeddings import check as check_embeddings
 from gesso_export.errors import CheckpointError
 from gesso_export.families import parts
@@ -37,25 +37,23 @@ _LEFT_OUT = ("safety_checker", "feature_extractor", "image_encoder")
 
 # UNet options that add an input we would have to feed; each must be absent or off.
 _UNSERVED_UNET_KEYS = (
-    "addition_embed_type",
     "class_embed_type",
     "encoder_hid_dim",
     "encoder_hid_dim_type",
     "num_class_embeds",
-    "projection_class_embeddings_input_dim",
     "time_cond_proj_dim",
 )
-_PREDICTION_TYPES = ("epsilon", "v_prediction")
+_SDXL_UNET_KEYS = ("addition_embed_type", "projection_class_embeddings_input_dim")
 
 
 def describe(checkpoint: Checkpoint, embeddings: Sequence[Embedding] = ()) -> parts.Model:
     found = parts.components(checkpoint, _CLASSES, _LEFT_OUT)
     text, unet = parts.text_config(found["text_encoder"]), parts.with_defaults(found["unet"])
     vae = parts.vae_spec(found["vae"])
-    check_unet(unet, vae.latent_channels, text["hidden_size"], _UNSERVED_UNET_KEYS)
+    check_unet(unet, vae.latent_channels, text["hidden_size"], also_unserved=_SDXL_UNET_KEYS)
     check_embeddings(embeddings, text["hidden_size"])
     scheduler = found["scheduler"].config()
-    parts.check_diffusion_scheduler(scheduler, _PREDICTION_TYPES)
+    parts.check_diffusion_scheduler(scheduler)
     max_length = parts.max_tokens(found["tokenizer"], text["max_position_embeddings"])
     native = parts.latent_size(unet) * vae.factor
     size = SizeSpec(native=native, multiple=vae.factor, max_pixels=max_pixels(native))
@@ -65,7 +63,7 @@ def describe(checkpoint: Checkpoint, embeddings: Sequence[Embedding] = ()) -> pa
         Network(
             "text_encoder",
             found["text_encoder"],
-            lambda model: TextEncoder(extend(model, embeddings)),
+            parts.with_embeddings(TextEncoder, embeddings),
             inputs={
                 "input_ids": TensorSpec("int64", ("batch", max_length)),
                 "clip_skip": TensorSpec("int64", ("batch",)),
@@ -87,7 +85,7 @@ def describe(checkpoint: Checkpoint, embeddings: Sequence[Embedding] = ()) -> pa
             draws={"sample": normal(), "timestep": uniform(0, 1000), "encoder_hidden_states": normal()},
             cases=latent_cases(1, max_length),
         ),
-        *parts.vae_networks(found["vae"], vae, keep_fp32=False),
+        *parts.vae_networks(found["vae"], vae, may_upcast=False),
     )
     sampler = default_sampler(found["scheduler"].class_name, scheduler)
     return parts.Model(
@@ -108,9 +106,9 @@ def describe(checkpoint: Checkpoint, embeddings: Sequence[Embedding] = ()) -> pa
     )
 
 
-def check_unet(unet: Mapping[str, Any], latents: int, text_width: int, unserved: Sequence[str]) -> None:
+def check_unet(unet: Mapping[str, Any], latents: int, text_width: int, also_unserved: Sequence[str] = ()) -> None:
     """Raises CheckpointError for a UNet whose inputs are not those that the backend feeds."""
-    for key in unserved:
+    for key in (*_UNSERVED_UNET_KEYS, *also_unserved):
         if unet[key] is not None:
             raise CheckpointError(f"unet: {key} is {unet[key]!r}, which is not supported")
     if unet["attention_type"] != "default":

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gesso_backend.families import clip
-from gesso_backend.families.family import Conditioning, Encoded, Family, Texts
-from gesso_backend.mask import Floats
+from gesso_backend.families.family import Conditioning, Encoded, Texts
+from gesso_backend.families.stable_diffusion import StableDiffusion
 
 if TYPE_CHECKING:
     from gesso_backend.bundle import Bundle
@@ -20,16 +20,11 @@ if TYPE_CHECKING:
     from gesso_backend.tokens import PromptTokenizer
 
 
-class StableDiffusionXL(Family):
+class StableDiffusionXL(StableDiffusion):
+    """As its forerunners but for what conditions the UNet."""
+
     name = "stable-diffusion-xl"
     text_encoders = ("text_encoder", "text_encoder_2")
-    denoiser = "unet"
-
-    def inpainting_channels(self, bundle: Bundle) -> int:
-        return 2 * bundle.vae.latent_channels + 1
-
-    def guidance(self, request: Request) -> float:
-        return request.guidance_scale
 
     def schedule(self, request: Request, bundle: Bundle, latent_shape: tuple[int, int]) -> dict[str, Any]:
         return {"config": bundle.scheduler.config}
@@ -70,9 +65,6 @@ class StableDiffusionXL(Family):
             time_ids.insert(0, _time_ids(request, "negative_", size))
         hidden, pooled = rows
         return {"encoder_hidden_states": hidden, "text_embeds": pooled, "time_ids": np.array(time_ids, np.float32)}
-
-    def mask_channels(self, latent_mask: Floats, repaint: Floats, masked_image: Floats) -> list[Floats]:
-        return [latent_mask, masked_image]
 
     @staticmethod
     def _zero_nothing(bundle: Bundle) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from gesso_backend.families import clip
 from gesso_backend.families.family import Conditioning, Encoded, Family, Texts
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 class StableDiffusion(Family):
     name = "stable-diffusion"
-    text_encoders = ("text_encoder",)
+    text_encoders: ClassVar[tuple[str, ...]] = ("text_encoder",)
     denoiser = "unet"
 
     def inpainting_channels(self, bundle: Bundle) -> int:
