@@ -9,7 +9,7 @@ VENV ?= .venv
 RUN := $(VENV)/bin/python
 PREFLIGHT := python_backend/src/gesso_backend/preflight.py
 PIP := $(VENV)/bin/pip install --quiet --disable-pip-version-check
-DEV := pytest hypothesis ruff mypy
+DEV := pytest hypothesis ruff mypy pyyaml
 BUNDLE ?= bundles/little-world
 PARITY := $(VENV)/parity.json
 
@@ -53,6 +53,12 @@ format: setup  ## let ruff rewrite the code
 	@$(VENV)/bin/ruff check --fix .
 	@$(VENV)/bin/ruff format .
 
+bench-load: setup  ## the scheduler under load (about half an hour)
+	@$(RUN) benchmarks/load.py
+
+bench-crop: setup  ## what cropping saves, and what it costs in quality (a quarter of an hour)
+	@$(RUN) benchmarks/crop.py
+
 bench: setup  ## the numbers of docs/benchmarks.md, measured here (about half an hour)
 	@$(RUN) benchmarks/bench.py
 
@@ -70,4 +76,4 @@ clean:  ## remove what the targets made, but not the Triton in the user's cache
 	rm -rf $(VENV) bundles checkpoints demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	rm -rf {client,python_backend,export}/src/*.egg-info
 
-.PHONY: help setup demo test models test-slow lint format bench readme-images train-demo-model eval-demo-model clean
+.PHONY: help setup demo test models test-slow lint format bench bench-load bench-crop readme-images train-demo-model eval-demo-model clean

@@ -112,12 +112,11 @@ def inpaint(client: Client, edit: Edit, steps: int, seed: int, out: Path) -> Non
 
 
 @contextmanager
-def serve(bundle: Path) -> Iterator[str]:
+def serve(bundle: Path, *arguments: str) -> Iterator[str]:
     """A gesso-serve on free ports, stopped cleanly; yields its gRPC address."""
     http, grpc, metrics = free_ports(3)
-    server = subprocess.Popen(
-        [str(BIN / "gesso-serve"), str(bundle), "--http-port", http, "--grpc-port", grpc, "--metrics-port", metrics]
-    )
+    ports = ["--http-port", http, "--grpc-port", grpc, "--metrics-port", metrics]
+    server = subprocess.Popen([str(BIN / "gesso-serve"), str(bundle), *ports, *arguments])
     try:
         wait_until_ready(server, f"127.0.0.1:{grpc}")
         yield f"127.0.0.1:{grpc}"

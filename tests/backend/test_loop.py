@@ -24,15 +24,14 @@ from backend.fakes import (
     until,
 )
 from gesso_backend import loop as loops
-from gesso_backend.batch import FifoPolicy
 from gesso_backend.errors import Cancelled, InternalError, RequestError
 from gesso_backend.job import Job
 from gesso_backend.loop import BatchedLoop
 from gesso_backend.metrics import NoMetrics
 from gesso_backend.outbox import Outbox
+from gesso_backend.policy import Unlimited, make
 from gesso_backend.prepare import prepare
 from gesso_backend.request import parse
-from gesso_backend.settings import Settings
 
 POISON = "!"  # a prompt that some engine hooks take exception to
 
@@ -307,7 +306,7 @@ def test_a_cancel_that_comes_while_the_aborted_are_dropped_is_not_lost(outbox: O
     without ever getting its final reply."""
     bundle = fake_bundle(in_channels=4)  # text, then denoising: the two go side by side
     gate = Gate("unet")
-    policy = FifoPolicy.of(Settings(), fake_bundle())
+    policy = make("srpt", Unlimited(), "unet")
     loop = BatchedLoop(bundle, FakeEngines(gate), outbox, NoMetrics(), policy)
     jobs: list[Job] = []
 
@@ -334,7 +333,7 @@ def test_a_cancel_that_comes_while_the_aborted_are_dropped_is_not_lost(outbox: O
 def test_closing_an_idle_loop_takes_no_time(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards shutdown against a last round of waiting for requests that can no longer come."""
     monkeypatch.setattr(loops, "WAKE_SECONDS", 100 * WAIT_SECONDS)
-    loop = BatchedLoop(fake_bundle(), FakeEngines(), outbox, NoMetrics(), FifoPolicy.of(Settings(), fake_bundle()))
+    loop = BatchedLoop(fake_bundle(), FakeEngines(), outbox, NoMetrics(), make("srpt", Unlimited(), "unet"))
     loop.start()
     closing = threading.Thread(target=loop.close, daemon=True)
     closing.start()

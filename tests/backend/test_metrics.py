@@ -54,6 +54,7 @@ def test_the_families_are_those_of_the_contract() -> None:
         "gesso_queue_depth": "gauge",
         "gesso_step_seconds": "histogram",
         "gesso_rows_per_step": "histogram",
+        "gesso_cache_hits_total": "counter",
         "gesso_stage_seconds": "histogram",
         "gesso_requests_total": "counter",
     }

@@ -47,7 +47,7 @@ def test_what_is_wrong_is_one_line(bundle: Path, tmp_path: Path, capsys: pytest.
     assert refused(capsys, "--name", "portrait", *models) == "--name: 'portrait' is not NAME=BUNDLE"
     assert refused(capsys, "--name", f"a={bundle}", "--name", f"a={bundle}", *models) == "--name: 'a' is given twice"
     assert refused(capsys, bundle, "--name", f"inpaint={bundle}", *models) == "--name: 'inpaint' is given twice"
-    assert refused(capsys, bundle, "--max-rows", 0, *models) == "max_rows: 0 is below the minimum 1"
+    assert refused(capsys, bundle, "--max-rows", -1, *models) == "max_rows: -1 is below the minimum 0"
     (tmp_path / "models" / "inpaint").mkdir(parents=True)
     assert refused(capsys, bundle, *models) == f"File exists: {tmp_path / 'models' / 'inpaint'}"
 

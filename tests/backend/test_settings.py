@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gesso_backend.errors import SettingsError
-from gesso_backend.settings import Settings
+from gesso_backend.settings import CHOICES, Settings
 
 
 def fails(**parameters: str) -> str:
@@ -24,7 +24,10 @@ def test_nothing_set_is_every_default() -> None:
 
 def test_every_setting_can_be_set_and_comes_out_in_its_type() -> None:
     """Guards against a setting that only the default can have."""
-    chosen = Settings("/b", "plain", 3, 2, 5, 7, 1, 9.5, 0.0, "/c")
+    other = {name: choices[-1] for name, choices in CHOICES.items()}
+    other |= {"bundle": "/b", "control": "/c", "providers": "cuda,cpu", "batch_sizes": "2,8", "network_gpus": "1"}
+    numbers = {field.name: field.default + 3 for field in dataclasses.fields(Settings) if field.name not in other}
+    chosen = Settings(**other, **numbers)
     parameters = {name: str(value) for name, value in dataclasses.asdict(chosen).items()}
     assert all(value != getattr(Settings, name) for name, value in dataclasses.asdict(chosen).items())
     assert Settings.from_parameters(parameters) == chosen
@@ -33,7 +36,7 @@ def test_every_setting_can_be_set_and_comes_out_in_its_type() -> None:
 def test_an_unknown_setting_is_named_and_the_known_ones_listed() -> None:
     """Guards against a misspelt bound that is not there when the load comes."""
     message = fails(max_row="4")
-    assert message.startswith("max_row: unknown setting; known are bundle, loop, max_rows")
+    assert message.startswith("max_row: unknown setting; known are bundle, loop, policy, max_rows")
 
 
 @pytest.mark.parametrize(
@@ -43,8 +46,10 @@ def test_an_unknown_setting_is_named_and_the_known_ones_listed() -> None:
         ("max_rows", "2.5", "max_rows: '2.5' is not int"),
         ("stall_seconds", "", "stall_seconds: '' is not float"),
         ("loop", "fast", "loop: 'fast' is not one of batched, plain"),
-        ("max_rows", "0", "max_rows: 0 is below the minimum 1"),
-        ("max_vae_rows", "-1", "max_vae_rows: -1 is below the minimum 1"),
+        ("policy", "lifo", "policy: 'lifo' is not one of srpt, fifo, request-batches"),
+        ("max_rows", "-1", "max_rows: -1 is below the minimum 0"),
+        ("profile_seconds", "-1", "profile_seconds: -1.0 is below the minimum 0"),
+        ("max_vae_rows", "-1", "max_vae_rows: -1 is below the minimum 0"),
         ("max_queue", "0", "max_queue: 0 is below the minimum 1"),
         ("max_input_mib", "0", "max_input_mib: 0 is below the minimum 1"),
         ("threads", "-1", "threads: -1 is below the minimum 0"),

@@ -125,7 +125,7 @@ def test_every_code_is_a_code_of_tritons(triton: Any, kind: type[RequestError]) 
     assert triton._triton_error("DEADLINE: text").code == FakeError.CANCELLED
 
 
-@pytest.mark.parametrize("parameters", [{"priority": 1}, {"timeout": "soon"}, {"timeout": None}])
+@pytest.mark.parametrize("parameters", [{"deadline": 1}, {"timeout": "soon"}, {"timeout": None}])
 def test_a_parameter_that_is_unknown_or_wrong_is_refused_by_name(model: Any, parameters: dict[str, Any]) -> None:
     """Guards against options that are taken and ignored."""
     request = FakeRequest(inputs(), parameters)
@@ -142,6 +142,16 @@ def test_tritons_timeout_is_the_deadline_either_way(model: Any, gate: Gate, sent
     until(lambda: all(job.cause is not None for job in model._service._jobs.values()))
     gate.open()
     assert request.sender.wait()[-1].error().message() == "DEADLINE: the request's time limit passed"
+
+
+def test_the_priority_is_followed_and_a_wrong_one_refused(model: Any, gate: Gate) -> None:
+    """Guards `gesso_priority`: what is asked for is what the report says, and a slip is not taken for normal."""
+    background, urgent = (FakeRequest(inputs(), {"gesso_priority": name}) for name in ("background", "urgent"))
+    gate.open()
+    model.execute([background, urgent])
+    message = "INVALID_ARG: priority: 'urgent' is not one of interactive, normal, background"
+    assert urgent.sender.error() == message
+    assert json.loads(background.sender.wait()[-1].arrays()["report"][0])["priority"] == "background"
 
 
 def test_a_client_that_is_gone_is_noticed(model: Any, gate: Gate) -> None:
@@ -236,7 +246,7 @@ def test_the_shim_forwards_everything_and_answers_with_the_image(once: Any) -> N
         asked.append(fields)
         return iter([image_response(), FakeResponse()])
 
-    request = FakeRequest(inpaint(), timeout=2_000_000)
+    request = FakeRequest(inpaint(), {"gesso_priority": "interactive"}, timeout=2_000_000)
     once(answer, {"target": "portrait"}).execute([request])
     (response,) = request.sender.wait()
     assert response.arrays()["seed"].tolist() == [3]
@@ -245,6 +255,7 @@ def test_the_shim_forwards_everything_and_answers_with_the_image(once: Any) -> N
     assert {tensor.name() for tensor in fields["inputs"]} == set(inpaint())
     assert fields["requested_output_names"] == ["event", "step", "num_steps", "index", "seed", "image", "report"]
     assert fields["parameters"]["timeout"] == 2_000_000
+    assert fields["parameters"]["gesso_priority"] == "interactive"
     assert fields["parameters"]["gesso_job"]
 
 
@@ -272,8 +283,8 @@ def test_a_target_that_gives_no_image_is_still_one_error(once: Any, answer: Any,
     assert request.sender.error() == message
 
 
-@pytest.mark.parametrize("parameters", [{"gesso_job": "x"}, {"gesso_cancel": "x"}, {"priority": 2}])
-def test_the_shim_takes_no_parameter_but_the_timeout(once: Any, parameters: dict[str, Any]) -> None:
+@pytest.mark.parametrize("parameters", [{"gesso_job": "x"}, {"gesso_cancel": "x"}, {"deadline": 2}])
+def test_the_shim_takes_no_parameter_but_the_timeout_and_the_priority(once: Any, parameters: dict[str, Any]) -> None:
     """Guards other people's jobs: ids are the shim's own to give."""
     request = FakeRequest(inputs(), parameters)
     once(lambda fields: iter([])).execute([request])

@@ -76,7 +76,7 @@ def test_every_option_has_its_type_on_the_wire() -> None:
 
 def test_options_and_wire_name_the_same_things() -> None:
     assert set(DTYPES) == set(PARAMETERS)
-    of_the_client = {"model", "deadline", "fit_mask", "alpha_means"}
+    of_the_client = {"model", "deadline", "priority", "fit_mask", "alpha_means"}
     assert set(Options.__annotations__) == set(DTYPES) - {"prompt"} | of_the_client
 
 
@@ -170,8 +170,9 @@ def test_a_deadline_is_a_number_of_seconds(seconds: Any) -> None:
 def test_a_deadline_never_becomes_none(seconds: float) -> None:
     """Triton takes a timeout of 0 for no timeout at all."""
     request = made(task="text_to_image", deadline=seconds)
-    assert request.timeout_us >= 1
-    assert abs(request.timeout_us - seconds * 1e6) <= 1
+    timeout = request.parameters["timeout"]
+    assert timeout >= 1
+    assert abs(timeout - seconds * 1e6) <= 1
 
 
 def test_a_request_is_frozen() -> None:
@@ -185,3 +186,14 @@ def test_a_request_is_frozen() -> None:
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=16))
 def test_every_prompt_arrives_as_it_was(prompt: str) -> None:
     assert made(task="text_to_image", prompt=prompt).inputs["prompt"][0].decode() == prompt
+
+
+def test_the_priority_is_a_parameter_of_the_request() -> None:
+    """Guards the wire: Triton reserves the name `priority` for itself."""
+    assert made(priority="background").parameters == {"gesso_priority": "background"}
+    assert made().parameters == {}
+
+
+@pytest.mark.parametrize("value", ["urgent", "", 1, True, ["normal"]])
+def test_a_priority_is_one_of_three(value: Any) -> None:
+    assert refused("is not one of interactive, normal, background", priority=value) == "priority"

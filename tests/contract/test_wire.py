@@ -22,7 +22,7 @@ from gesso_client.request import DTYPES, Options, build
 from gesso_client.transport.contract import ONCE
 
 PICTURES = {"image": [-1, -1, 3], "mask_image": [-1, -1]}
-OF_THE_CLIENT_ALONE = {"model", "deadline", "fit_mask", "alpha_means"}
+OF_THE_CLIENT_ALONE = {"model", "deadline", "priority", "fit_mask", "alpha_means"}
 IMAGE = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
 MASK = np.pad(np.full((10, 10), 255, np.uint8), ((5, 5), (10, 10)))
 

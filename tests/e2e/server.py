@@ -17,6 +17,7 @@ READY_SECONDS = 90.0
 STOP_SECONDS = 60.0
 POLL_SECONDS = 0.02
 TAIL_LINES = 60
+UNPROFILED = ("--profile-seconds=0",)  # row caps must not depend on what else the machine does
 
 # gesso_requests_total{model="inpaint",outcome="ok"} 3
 METRIC_LINE = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$")
@@ -46,7 +47,7 @@ class Server:
         options += [f"--name={name}={folder}" for name, folder in (names or {}).items()]
         with log.open("w") as out:
             self.process = subprocess.Popen(
-                [gesso_serve(), *options, *arguments],
+                [gesso_serve(), *options, *UNPROFILED, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,

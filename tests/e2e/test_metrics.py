@@ -6,7 +6,7 @@ import urllib.request
 
 import pytest
 
-from e2e.jobs import inpaint, long_job, text_to_image
+from e2e.jobs import inpaint, long_job, photo, text_to_image
 from e2e.server import Server
 from e2e.wire import Refused, infer_binary, infer_grpc, stream_grpc
 
@@ -17,13 +17,15 @@ FAMILIES = {
     "gesso_queue_depth": "gauge",
     "gesso_step_seconds": "histogram",
     "gesso_rows_per_step": "histogram",
+    "gesso_cache_hits_total": "counter",
     "gesso_stage_seconds": "histogram",
     "gesso_requests_total": "counter",
 }
 
 
 def test_every_family_is_there_once_and_says_its_model(server: Server) -> None:
-    infer_binary(server.http, inpaint())
+    for _ in range(2):  # the second finds its prompt in a cache
+        infer_binary(server.http, inpaint())
     server.until(lambda: server.metric("gesso_requests_total") > 0)  # counted just after the reply
     with urllib.request.urlopen(f"http://{server.metrics}/metrics", timeout=10) as answer:
         lines = answer.read().decode().splitlines()
@@ -46,7 +48,8 @@ def test_a_request_moves_the_counts_by_what_it_did(server: Server) -> None:
     }
     before = {name: server.metric(name) for name in counts}
     seconds = server.metric("gesso_step_seconds_sum")
-    report = infer_binary(server.http, inpaint()).report
+    new = inpaint(prompt="asked by no other test", image=255 - photo())  # so that nothing of it is in a cache
+    report = infer_binary(server.http, new).report
     server.until(lambda: {name: server.metric(name) - before[name] for name in counts} == counts)
     in_steps = server.metric("gesso_step_seconds_sum") - seconds
     assert in_steps == pytest.approx(report["timings_ms"]["unet"] / 1000, abs=1e-3)

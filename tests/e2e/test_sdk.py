@@ -70,6 +70,16 @@ def test_inpaint_is_the_raw_call(client: Client, expected: np.ndarray[Any, Any])
     assert result.report["parameters"]["scheduler"] == "ddim"
 
 
+def test_the_priority_arrives_on_every_way(url: str, server: Server) -> None:
+    """Guards `gesso_priority` over gRPC, HTTP infer (through inpaint_once) and generate_stream."""
+    with Client(url) as client:
+        for priority in ("interactive", "background"):
+            assert client.inpaint(photo(), hole(), PROMPT, priority=priority, **FEW).report["priority"] == priority
+            followed = list(client.stream(photo(), hole(), PROMPT, priority=priority, **FEW))
+            assert followed[-1].report["priority"] == priority
+        assert client.inpaint(photo(), hole(), PROMPT, **FEW).report["priority"] == "normal"
+
+
 def test_generate_and_transform(client: Client, server: Server) -> None:
     generated = client.generate("a cat", height=64, width=64, guidance_scale=1.0, **FEW)
     np.testing.assert_array_equal(np.asarray(generated.image), infer_binary(server.http, text_to_image()).image)

@@ -108,7 +108,7 @@ UNSTARTABLE: dict[str, tuple[Callable[[Path, Path], list[str]], str]] = {
     "a bad name": (lambda bundle, scratch: [str(bundle), f"--name=a/b={bundle}"], "'a/b' is no model name"),
     "a name twice": (lambda bundle, scratch: [str(bundle), f"--name=inpaint={bundle}"], "'inpaint' is given twice"),
     "a name without a bundle": (lambda bundle, scratch: [str(bundle), "--name=second"], "NAME=BUNDLE"),
-    "a setting out of range": (lambda bundle, scratch: [str(bundle), "--max-rows=0"], "max_rows"),
+    "a setting out of range": (lambda bundle, scratch: [str(bundle), "--max-rows=-1"], "max_rows"),
     "a loop nobody knows": (lambda bundle, scratch: [str(bundle), "--loop=endless"], "'endless'"),
     "an address of another machine": (lambda bundle, scratch: [str(bundle), "--host=192.0.2.1"], "192.0.2.1"),
 }

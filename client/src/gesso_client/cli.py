@@ -21,7 +21,7 @@ from gesso_client.events import Image, Preview, Progress
 from gesso_client.folder import inpaint_folder
 from gesso_client.models import ModelInfo, Parameter
 from gesso_client.pictures import AlphaMeans
-from gesso_client.request import Options
+from gesso_client.request import Options, Priority
 from gesso_client.save import check_output, numbered, write_picture
 from gesso_client.transport import DEFAULT_URL
 
@@ -246,6 +246,7 @@ def _request_arguments() -> _Parser:
     )
     request.add_argument("--model", help=f"default: {DEFAULT_MODEL}")
     request.add_argument("--deadline", type=float, metavar="SECONDS")
+    request.add_argument("--priority", choices=get_args(Priority), help="on a busy server (default: normal)")
     return request
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from gesso_client.pictures import AlphaMeans, Picture, image_pixels, mask_pixels
 
 Array = npt.NDArray[Any]
 Task = Literal["inpaint", "image_to_image", "text_to_image"]
+Priority = Literal["interactive", "normal", "background"]  # who goes first on a busy server
 
 
 class Options(TypedDict, total=False):
@@ -58,6 +59,7 @@ class Options(TypedDict, total=False):
     # Of the client, not of the wire:
     model: str | None
     deadline: float | None  # seconds for the whole request, queue and retries included
+    priority: Priority | None  # absent: normal
     fit_mask: bool | None  # resize a mask of another size
     alpha_means: AlphaMeans | None  # read the mask from the alpha of `mask`, or of `image` when mask is None
 
@@ -106,6 +108,7 @@ DTYPES: Mapping[str, type[np.generic]] = MappingProxyType(
     }
 )
 LISTS = ("timesteps", "sigmas", *SIZES)
+PRIORITY = "gesso_priority"  # a parameter of the request, as Triton calls what is no tensor
 
 
 @dataclass(frozen=True)
@@ -119,11 +122,17 @@ class Request:
     count: int  # of the pictures that will come back
     deadline: float | None  # seconds from the moment it is sent
     live: bool  # the caller follows the events; False: only the pictures matter
+    priority: Priority | None = None
 
     @property
-    def timeout_us(self) -> int | None:
-        """The deadline in Triton's unit. Never 0, which Triton takes for none."""
-        return None if self.deadline is None else max(1, round(self.deadline * 1e6))
+    def parameters(self) -> dict[str, int | str]:
+        """What Triton calls the parameters of a request."""
+        parameters: dict[str, int | str] = {}
+        if self.deadline is not None:
+            parameters["timeout"] = max(1, round(self.deadline * 1e6))  # microseconds; 0 is none for Triton
+        if self.priority is not None:
+            parameters[PRIORITY] = self.priority
+        return parameters
 
 
 def task_of(image: Picture | None, mask: Picture | None, options: Options) -> Task:
@@ -168,6 +177,7 @@ def build(
         count=_effective("num_images_per_prompt", inputs, info, task, 1),
         deadline=_deadline(options.get("deadline")),
         live=live,
+        priority=_priority(options.get("priority")),
     )
 
 
@@ -220,3 +230,12 @@ def _deadline(seconds: object) -> float | None:
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
         raise InvalidRequest(f"{seconds!r} is not a number of seconds above 0", "deadline")
     return float(seconds)
+
+
+def _priority(value: object) -> Priority | None:
+    for known in get_args(Priority):
+        if value == known:
+            return cast(Priority, known)
+    if value is None:
+        return None
+    raise InvalidRequest(f"{value!r} is not one of {', '.join(get_args(Priority))}", "priority")

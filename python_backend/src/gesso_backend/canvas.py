@@ -63,18 +63,18 @@ def choose(height: int, width: int, mask: Pixels | None, size: SizeSpec, padding
     """Decide the canvas of a picture [height, width].
 
     padding_mask_crop: pixels of context around the mask, and no more than that; -1 the whole picture; None automatic:
-    the whole picture while it has at most twice the pixels of the model's native square, else the mask with a quarter
-    of the native side around it, grown with real context to at least the native size.
-    A crop that is still too large (max_pixels; for automatic crops the same twice-native budget) is scaled down.
+    the mask with a quarter of the native side around it, grown with real context to the native size, below which a
+    model paints worse (docs/benchmarks.md).
+    A crop that is still too large (max_pixels; for automatic crops twice the native square) is scaled down.
     """
-    budget = 2 * size.native**2
-    if mask is None or padding_mask_crop == WHOLE_IMAGE or (padding_mask_crop is None and height * width <= budget):
+    automatic = padding_mask_crop is None
+    if mask is None or padding_mask_crop == WHOLE_IMAGE or (automatic and height * width <= size.native**2):
         return _fit(0, 0, height, width, size.multiple, size.max_pixels)
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     margin, least = (size.native // 4, size.native) if padding_mask_crop is None else (padding_mask_crop, 1)
     top, bottom = _span(int(rows[0]), int(rows[-1]) + 1, margin, least, size.multiple, height)
     left, right = _span(int(columns[0]), int(columns[-1]) + 1, margin, least, size.multiple, width)
-    limit = min(budget, size.max_pixels) if padding_mask_crop is None else size.max_pixels
+    limit = min(2 * size.native**2, size.max_pixels) if automatic else size.max_pixels
     return _fit(top, left, bottom - top, right - left, size.multiple, limit)
 
 

@@ -64,11 +64,11 @@ def encode(prepared: Prepared, bundle: Bundle) -> Generator[Call | Progress | Pr
     if prepared.pixels is not None and (
         not _from_noise(request) or request.latent_blend or not bundle.native_inpainting
     ):
-        outputs = yield Call("vae_encoder", {"sample": prepared.pixels})
+        outputs = yield Call("vae_encoder", {"sample": prepared.pixels}, prepared.content + b" whole")
         image = outputs["moments"]
     if prepared.repaint is not None and bundle.native_inpainting:
         pixels = np.zeros((1, 3, 1, 1), np.float32) if prepared.pixels is None else prepared.pixels
-        outputs = yield Call("vae_encoder", {"sample": pixels * (1 - prepared.repaint)})
+        outputs = yield Call("vae_encoder", {"sample": pixels * (1 - prepared.repaint)}, prepared.content + b" masked")
         masked_image = outputs["moments"]
     return Conditions(inputs, image, masked_image)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import threading
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,10 @@ from gesso_backend.finish import enlarge, paint
 from gesso_backend.mask import Pixels
 from gesso_backend.metrics import Metrics
 from gesso_backend.outbox import Outbox
+from gesso_backend.policy import NORMAL
 from gesso_backend.prepare import Prepared
+
+RESPONSE = "response"  # the stage of an answer that was known as a whole
 
 
 class Job:
@@ -40,12 +45,16 @@ class Job:
         deadline: float | None = None,
         id: str | None = None,
         clock: Callable[[], float] = time.monotonic,
+        priority: str = NORMAL,
     ) -> None:
-        """deadline: on `clock`, in seconds."""
+        """deadline: on `clock`, in seconds. priority: one of `policy.CLASS_SECONDS`."""
         self.id = id or uuid.uuid4().hex
         self.inputs = inputs
         self.channel = channel
         self.deadline = deadline
+        self.priority = priority
+        self.submitted = clock()
+        self.step_seconds = 0.0  # of one denoiser call, run alone; the loop says it
         self.prepared: Prepared | None = None
         self._cause: RequestError | None = None
         self.input_bytes = sum(array.nbytes for array in inputs.values())
@@ -57,11 +66,14 @@ class Job:
         self._taken = False  # by the loop, which then is who ends it
         self._started = False
         self._ended = False
-        self._submitted = clock()
         self._images_left = 0
         self._seconds: dict[str, float] = defaultdict(float)  # by stage
+        self.keep: Callable[[Sequence[Event]], None] = lambda images: None  # told all images of a job that ended well
+        self._images: list[Event] = []
+        self._recalled: list[str] = []  # stages answered from a cache
         self._calls = 0  # denoiser calls this job was part of
         self._rows = 0  # rows of those calls, all jobs'
+        self._steps_done = 0  # of all its images
 
     @property
     def ended(self) -> bool:
@@ -80,6 +92,23 @@ class Job:
         """Whether a network has run for it."""
         return self._started
 
+    @property
+    def steps_left(self) -> int:
+        """Denoiser calls of all its images that have not run."""
+        assert self.prepared is not None
+        return self.prepared.request.num_images_per_prompt * len(self.prepared.plan.steps) - self._steps_done
+
+    @property
+    def step_rows(self) -> int:
+        """Rows of one of them."""
+        assert self.prepared is not None
+        return self.prepared.rows
+
+    @property
+    def latent_shape(self) -> tuple[int, int]:
+        assert self.prepared is not None
+        return self.prepared.latent_shape
+
     def begin(self) -> bool:
         """Taken by the loop. False when it has ended already and is to be dropped."""
         with self._lock:
@@ -94,7 +123,7 @@ class Job:
         """Its first network call is about to run: the wait is over. Later calls do nothing."""
         if not self._started:
             self._started = True
-            self.spent("queue", self._clock() - self._submitted - self._seconds["prepare"])
+            self.spent("queue", self._clock() - self.submitted - self._seconds["prepare"])
 
     def abort(self, error: RequestError) -> None:
         """Have the job end with `error`, unless it has ended or is being ended."""
@@ -129,9 +158,15 @@ class Job:
             self._calls += 1
             self._rows += rows
 
+    def recalled(self, stage: str) -> None:
+        """The answer of a stage was known from an earlier request."""
+        self._recalled.append(stage)
+        self._outbox.post(lambda: self._metrics.recalled(stage))
+
     def emit(self, item: Progress | Preview) -> None:
         """Send progress or a preview."""
         assert self.prepared is not None
+        self._steps_done += isinstance(item, Progress)
         prepared, seed = self.prepared, self.prepared.request.seed + item.index
 
         def send() -> None:
@@ -154,13 +189,30 @@ class Job:
             self.spent("composite", self._clock() - started)
             steps = len(prepared.plan.steps)
             seed = prepared.request.seed + index
-            self.channel.send(Event("image", steps, steps, index, seed, output, self._report(output, seed)))
+            image = Event("image", steps, steps, index, seed, output, self._report(output, seed))
+            self._images.append(image)
+            self.channel.send(image)
 
         self._outbox.post(self._guarded(send))
         self._images_left -= 1
         if self._images_left == 0:
             self._outbox.post(self._guarded(self._observe_stages))
+            self._outbox.post(self._guarded(lambda: self.keep(self._images)))
             self._outbox.post(lambda: self.end(None))
+
+    def answer(self, images: Sequence[Event]) -> None:
+        """Send what an equal request was sent, and end."""
+        self.start()
+        self.recalled(RESPONSE)
+
+        def send(image: Event) -> None:
+            report = {**json.loads(image.report), "cached": [RESPONSE], "priority": self.priority, **self._times()}
+            self.channel.send(dataclasses.replace(image, report=json.dumps({**report, "rows_per_step": 0.0})))
+
+        for image in images:
+            self._outbox.post(self._guarded(partial(send, image)))
+        self._outbox.post(self._guarded(self._observe_stages))
+        self._outbox.post(lambda: self.end(None))
 
     def _guarded(self, send: Callable[[], None]) -> Callable[[], None]:
         """Events stop at the job's end, and a failing one is the end."""
@@ -179,6 +231,13 @@ class Job:
         for stage, seconds in self._seconds.items():
             self._metrics.stage(stage, seconds)
 
+    def _times(self) -> dict[str, Any]:
+        return {
+            "timings_ms": {stage: round(seconds * 1000, 3) for stage, seconds in self._seconds.items()},
+            "queue_ms": round(self._seconds["queue"] * 1000, 3),
+            "total_ms": round((self._clock() - self.submitted) * 1000, 3),
+        }
+
     def _report(self, output: Pixels, seed: int) -> str:
         assert self.prepared is not None
         prepared = self.prepared
@@ -187,9 +246,9 @@ class Job:
             "parameters": {**prepared.parameters, "seed": seed},
             "working_size": [canvas.work_height, canvas.work_width],
             "crop": [canvas.top, canvas.left, canvas.height, canvas.width],
-            "timings_ms": {stage: round(seconds * 1000, 3) for stage, seconds in self._seconds.items()},
-            "queue_ms": round(self._seconds["queue"] * 1000, 3),
-            "total_ms": round((self._clock() - self._submitted) * 1000, 3),
+            **self._times(),
+            "cached": sorted(set(self._recalled)),
+            "priority": self.priority,
             "rows_per_step": round(self._rows / self._calls, 3) if self._calls else 0.0,
             "warnings": list(prepared.warnings),
         }

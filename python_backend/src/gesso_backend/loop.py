@@ -14,8 +14,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping
 from typing import TypeVar
 
-from gesso_backend.batch import Batch, Policy, Task
+from gesso_backend.batch import Batch, Task
 from gesso_backend.bundle import Bundle
+from gesso_backend.cache import Cache
 from gesso_backend.calls import Arrays, Call
 from gesso_backend.denoise import Conditions, Driven, Preview, Progress, encode, sample
 from gesso_backend.engines import Engine
@@ -23,6 +24,8 @@ from gesso_backend.errors import InternalError, as_request_error
 from gesso_backend.job import Job
 from gesso_backend.metrics import Metrics
 from gesso_backend.outbox import Outbox
+from gesso_backend.policy import Policy
+from gesso_backend.profile import Profile
 
 log = logging.getLogger(__name__)
 
@@ -41,13 +44,16 @@ class Loop(ABC):
         outbox: Outbox,
         metrics: Metrics,
         clock: Callable[[], float] = time.monotonic,
+        cache_bytes: int = 0,
     ) -> None:
+        """cache_bytes: of answers kept for calls with the same content."""
         self.pulse = clock()  # when the loop was last seen between two network calls
         self._bundle = bundle
         self._engines = engines
         self._outbox = outbox
         self._metrics = metrics
         self._clock = clock
+        self._cache: Cache[Arrays] = Cache(cache_bytes)
         self._inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._guarded_run, name="gesso-loop", daemon=True)
 
@@ -94,6 +100,20 @@ class Loop(ABC):
             self._outbox.post(lambda: self._metrics.step(seconds, rows))
         return outputs
 
+    def _recall(self, job: Job, call: Call) -> Arrays | None:
+        """The answer to a call, if it was given before."""
+        if call.content is None:
+            return None
+        answer = self._cache.get((call.network, call.content))
+        if answer is not None:
+            job.recalled(call.network)
+        return answer
+
+    def _remember(self, call: Call, answer: Arrays) -> None:
+        if call.content is not None:  # copied: an answer is a part of its batch, which would stay in memory with it
+            kept = {name: array.copy() for name, array in answer.items()}
+            self._cache.put((call.network, call.content), kept, sum(array.nbytes for array in kept.values()))
+
 
 class BatchedLoop(Loop):
     """Step-level batching: rows of different requests share a call whenever network and shape agree."""
@@ -105,10 +125,14 @@ class BatchedLoop(Loop):
         outbox: Outbox,
         metrics: Metrics,
         policy: Policy,
+        profile: Profile | None = None,
         clock: Callable[[], float] = time.monotonic,
+        cache_bytes: int = 0,
     ) -> None:
-        super().__init__(bundle, engines, outbox, metrics, clock)
+        """profile: what calls take, for a policy that asks how much work is left."""
+        super().__init__(bundle, engines, outbox, metrics, clock, cache_bytes)
         self._policy = policy
+        self._profile = profile or Profile()
         self._ready: list[Task] = []
         self._closing = False
         self._arrivals = itertools.count()
@@ -116,8 +140,9 @@ class BatchedLoop(Loop):
     def run(self) -> None:
         while self._receive():
             self._drop_aborted()
-            batch = self._policy.next(self._ready)
-            if batch is not None:
+            tasks = self._policy.next(self._ready)
+            if tasks:
+                batch = Batch(tasks)
                 self._finish(batch, self._run(batch))
 
     def _receive(self) -> bool:
@@ -135,6 +160,8 @@ class BatchedLoop(Loop):
                 self._closing = True
             elif job.begin():
                 assert job.prepared is not None
+                denoiser, (h, w) = self._bundle.kind.denoiser, job.latent_shape
+                job.step_seconds = self._profile.estimate(denoiser, job.step_rows, h * w)
                 self._start(job, encode(job.prepared, self._bundle), None)
 
     def _drop_aborted(self) -> None:
@@ -168,6 +195,7 @@ class BatchedLoop(Loop):
                 task.job.abort(as_request_error(answer))
                 task.job.end(answer)
             else:
+                self._remember(task.call, answer)
                 self._advance(task, answer)
 
     def _start(self, job: Job, generator: Driven, index: int | None) -> None:
@@ -177,10 +205,15 @@ class BatchedLoop(Loop):
         """Send a generator its answer and go on to its next call; start what follows when it is done."""
         job = task.job
         try:
-            item = task.generator.send(answer)  # type: ignore[arg-type]
-            while not isinstance(item, Call):
-                job.emit(item)
-                item = next(task.generator)
+            while True:
+                item = task.generator.send(answer)  # type: ignore[arg-type]
+                if isinstance(item, Call):
+                    answer = self._recall(job, item)
+                    if answer is None:
+                        break
+                else:
+                    job.emit(item)
+                    answer = None
         except StopIteration as stop:
             if isinstance(stop.value, Conditions):
                 assert job.prepared is not None
@@ -237,7 +270,10 @@ class PlainLoop(Loop):
                 result: T = stop.value
                 return result
             if isinstance(item, Call):
-                answer = self._call(item.network, item.inputs, [job], item.rows)
+                answer = self._recall(job, item)
+                if answer is None:
+                    answer = self._call(item.network, item.inputs, [job], item.rows)
+                    self._remember(item, answer)
             else:
                 job.emit(item)
                 answer = None

@@ -18,6 +18,9 @@ class Metrics(Protocol):
     def request(self, outcome: str) -> None:
         """One request ended: ok, or the error's code in lower case."""
 
+    def recalled(self, stage: str) -> None:
+        """A stage's answer came from a cache: a network's name, or response."""
+
 
 class NoMetrics:
     def load(self, active_rows: int, queue_depth: int) -> None: ...
@@ -27,6 +30,8 @@ class NoMetrics:
     def stage(self, stage: str, seconds: float) -> None: ...
 
     def request(self, outcome: str) -> None: ...
+
+    def recalled(self, stage: str) -> None: ...
 
 
 SECONDS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0]
@@ -62,6 +67,7 @@ class TritonMetrics:
             self._labels, buckets=ROWS
         )
         self._stage_seconds = make("gesso_stage_seconds", "Time of a request by stage", family.HISTOGRAM)
+        self._cache_hits = make("gesso_cache_hits_total", "Answers that came from a cache, by stage", family.COUNTER)
         self._requests = make("gesso_requests_total", "Requests ended, by outcome", family.COUNTER)
 
     def load(self, active_rows: int, queue_depth: int) -> None:
@@ -88,4 +94,10 @@ class TritonMetrics:
         key = ("outcome", outcome)
         if key not in self._by_label:
             self._by_label[key] = self._requests.Metric({**self._labels, "outcome": outcome})
+        self._by_label[key].increment(1)
+
+    def recalled(self, stage: str) -> None:
+        key = ("cache", stage)
+        if key not in self._by_label:
+            self._by_label[key] = self._cache_hits.Metric({**self._labels, "stage": stage})
         self._by_label[key].increment(1)

@@ -12,6 +12,7 @@ from gesso_backend import canvas as canvases
 from gesso_backend import mask as masks
 from gesso_backend import samplers
 from gesso_backend.bundle import Bundle
+from gesso_backend.calls import digest
 from gesso_backend.canvas import Canvas
 from gesso_backend.errors import InvalidRequest
 from gesso_backend.families.family import Texts
@@ -35,6 +36,7 @@ class Prepared:
     repaint: Floats | None  # [1, 1, 8h, 8w]; 1 repaints. An inpainting model without a mask repaints everything
     latent_mask: Floats | None  # [1, 1, h, w]; 1 repaints
     alpha: Pixels | None  # [H, W] of the original: weight of the painted pixels
+    content: bytes  # a digest of pixels and repaint
     warnings: tuple[str, ...]
 
 
@@ -80,8 +82,13 @@ def prepare(request: Request, bundle: Bundle, tokenizers: Mapping[str, PromptTok
         repaint=repaint,
         latent_mask=latent_mask,
         alpha=alpha,
+        content=digest({"pixels": _or_empty(pixels), "repaint": _or_empty(repaint)}),
         warnings=tuple(warnings),
     )
+
+
+def _or_empty(array: Floats | None) -> Floats:
+    return np.zeros((0,), np.float32) if array is None else array
 
 
 def to_network(picture: Pixels) -> Floats:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from gesso_backend import bundle as bundles
+from gesso_backend.engines.triton_repository import write_networks
 from gesso_backend.errors import ServeError
 from gesso_backend.settings import Settings
 
@@ -19,7 +20,8 @@ ONCE_SUFFIX = "_once"
 
 
 def write(target: Path, served: Mapping[str, Path], settings: Settings, control: Path | None = None) -> list[str]:
-    """Write the repository for `served` (model name -> bundle) into `target`; returns the names of its models.
+    """Write the repository for `served` (model name -> bundle) into `target`; returns the names of its models that have
+    a Python process: all but networks on other backends.
 
     control: where each served model gets a folder of its name to be asked to drain through.
     Raises BundleError for a bundle that cannot be served, ServeError for a bad name.
@@ -27,7 +29,8 @@ def write(target: Path, served: Mapping[str, Path], settings: Settings, control:
     names = []
     for name, folder in served.items():
         _check_name(name)
-        description = json.dumps(bundles.load(folder).describe())
+        bundle = bundles.load(folder)
+        description = json.dumps(bundle.describe())
         own = dataclasses.replace(settings, bundle=str(folder.resolve()))
         if control is not None:
             (control / name).mkdir(parents=True)
@@ -38,6 +41,8 @@ def write(target: Path, served: Mapping[str, Path], settings: Settings, control:
         _write_model(target / name, STREAMING, {**parameters, "gesso": description})
         _write_model(target / f"{name}{ONCE_SUFFIX}", ONCE, {"target": name})
         names += [name, f"{name}{ONCE_SUFFIX}"]
+        if settings.engine == "triton":
+            names += write_networks(target, name, folder, bundle, settings)
     return names
 
 

@@ -23,11 +23,24 @@ from gesso_backend.supervisor import EXIT_SECONDS, Ports, Supervisor, shm_prefix
 
 SETTING_HELP = {
     "loop": "batched, or plain: one request at a time, the reference",
-    "max_rows": "most rows in one denoiser call",
-    "max_vae_rows": "most rows in one VAE call",
+    "policy": "srpt: shortest remaining work first, with aging; fifo: first come, first served; "
+    "request-batches: whole requests in batches of 8, to compare with",
+    "max_rows": "most rows in one denoiser or text encoder call; 0: what the profile says pays",
+    "max_vae_rows": "most rows in one VAE call; 0: what the profile says pays",
+    "profile_seconds": "spent on profiling a bundle that is new to this machine; 0: not at all",
     "max_queue": "most requests in the server at once",
     "max_input_mib": "most MiB of pictures those may hold",
     "threads": "threads of the engine; 0: one per core",
+    "engine": "what runs the networks: onnxruntime, tensorrt (built by gesso-export engines) or triton",
+    "providers": "of ONNX Runtime, best first, with commas between: cpu, cuda, tensorrt",
+    "device": "number of the GPU",
+    "engine_fallback": "for what TensorRT cannot run: none, or onnxruntime on the GPU",
+    "batch_sizes": "on a GPU, sizes that smaller batches may be padded to, as 2,8; empty: all to the largest",
+    "weight_streaming_mib": "device memory for the weights of engines that stream them; 0: TensorRT decides",
+    "network_backend": "of Triton, for --engine triton: python, onnxruntime or tensorrt",
+    "network_gpus": "GPUs on which --engine triton has an instance of the denoiser, as 0,1; empty: --device",
+    "cache_mib": "MiB of encoded prompts and pictures kept for requests that repeat them; 0: none",
+    "response_cache_mib": "MiB of whole answers kept for requests that are equal, seed included; 0: none",
     "stall_seconds": "a network call longer than this counts as stuck",
     "drain_seconds": "how long running requests may finish on shutdown",
 }

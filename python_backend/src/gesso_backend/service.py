@@ -18,12 +18,14 @@ from typing import Any
 import numpy as np
 
 from gesso_backend import bundle as bundles
-from gesso_backend.batch import FifoPolicy
+from gesso_backend import policy as policies
+from gesso_backend import profile as profiles
 from gesso_backend.bundle import Bundle
-from gesso_backend.engines import Engine
+from gesso_backend.engines import CallModel, Engine, load_engines
 from gesso_backend.errors import (
     Cancelled,
     InternalError,
+    InvalidRequest,
     RequestError,
     Unavailable,
     as_request_error,
@@ -33,8 +35,11 @@ from gesso_backend.job import Job
 from gesso_backend.loop import BatchedLoop, Loop, PlainLoop
 from gesso_backend.metrics import Metrics, NoMetrics
 from gesso_backend.outbox import Outbox
+from gesso_backend.policy import CLASS_SECONDS, NORMAL
 from gesso_backend.prepare import prepare
+from gesso_backend.profile import Profile, RowCaps
 from gesso_backend.request import parse
+from gesso_backend.responses import Responses
 from gesso_backend.settings import DRAIN, DRAINED, Settings
 from gesso_backend.tokens import PromptTokenizer, open_tokenizers
 
@@ -55,8 +60,10 @@ class Service:
         metrics: Metrics | None = None,
         clock: Callable[[], float] = time.monotonic,
         on_dead: Callable[[], None] = lambda: None,
+        profile: Profile | None = None,
     ) -> None:
-        """on_dead: called once, after the jobs have been failed, when the loop is found stuck or dead."""
+        """profile: what the networks' calls take here; without one the row caps are guesses.
+        on_dead: called once, after the jobs have been failed, when the loop is found stuck or dead."""
         self.bundle = bundle
         self.engines = engines
         self._tokenizers = tokenizers
@@ -72,27 +79,41 @@ class Service:
         self._closed = threading.Event()
         self._outbox = Outbox()
         self._workers = ThreadPoolExecutor(1, thread_name_prefix="gesso-prepare")
+        self._responses = Responses(settings.response_cache_mib * 2**20)
+        cache_bytes = settings.cache_mib * 2**20
         self._loop: Loop
         if settings.loop == "plain":
-            self._loop = PlainLoop(bundle, engines, self._outbox, self._metrics, clock)
+            self._loop = PlainLoop(bundle, engines, self._outbox, self._metrics, clock, cache_bytes)
         else:
-            policy = FifoPolicy.of(settings, bundle)
-            self._loop = BatchedLoop(bundle, engines, self._outbox, self._metrics, policy, clock)
+            profile = profile or Profile()
+            caps = RowCaps(profile, settings.max_rows, settings.max_vae_rows)
+            policy = policies.make(settings.policy, caps, bundle.kind.denoiser)
+            self._loop = BatchedLoop(bundle, engines, self._outbox, self._metrics, policy, profile, clock, cache_bytes)
         self._loop.start()
         self._watcher = threading.Thread(target=self._watch, name="gesso-watch", daemon=True)
         self._watcher.start()
 
     @classmethod
     def load(
-        cls, settings: Settings, metrics: Metrics | None = None, on_dead: Callable[[], None] = lambda: None
+        cls,
+        settings: Settings,
+        metrics: Metrics | None = None,
+        on_dead: Callable[[], None] = lambda: None,
+        call: CallModel | None = None,
     ) -> Service:
-        """Open the bundle that the settings name, and its engines. Raises BundleError, SettingsError."""
-        from gesso_backend.engines.onnxruntime import load_engines
+        """Open the bundle that the settings name, and its engines. Raises BundleError, SettingsError.
 
+        call: calls a network that is a Triton model, for the triton engine.
+        """
         folder = settings.bundle_path()
         bundle = bundles.load(folder)
-        engines = load_engines(folder, bundle, settings.threads)
-        return cls(bundle, open_tokenizers(folder, bundle.tokenizers), engines, settings, metrics, on_dead=on_dead)
+        engines = load_engines(settings, folder, bundle, call)
+        tokenizers = open_tokenizers(folder, bundle.tokenizers)
+        profile = None
+        # The triton engine's networks cannot be called before this model is ready.
+        if settings.profile_seconds and settings.loop == "batched" and settings.engine != "triton":
+            profile = profiles.load_or_measure(bundle, engines, settings)
+        return cls(bundle, tokenizers, engines, settings, metrics, on_dead=on_dead, profile=profile)
 
     def submit(
         self,
@@ -100,14 +121,16 @@ class Service:
         channel: Channel,
         timeout: float | None = None,
         job_id: str | None = None,
+        priority: str = NORMAL,
     ) -> Job:
         """Accept a request; everything it comes to is said through `channel`, a refusal included.
 
         inputs: the wire's tensors, owned by the service from here on. timeout: seconds until it is given up.
+        priority: interactive, normal or background.
         """
         deadline = None if timeout is None else self._clock() + timeout
-        job = Job(inputs, channel, self._outbox, self._metrics, self._forget, deadline, job_id, self._clock)
-        refusal = self._admit(job)
+        job = Job(inputs, channel, self._outbox, self._metrics, self._forget, deadline, job_id, self._clock, priority)
+        refusal = _priority_refusal(priority) or self._admit(job)
         if refusal is not None:
             job.end(refusal)
         else:
@@ -199,7 +222,12 @@ class Service:
             job.end(error)
             return
         job.spent("prepare", self._clock() - started)
-        self._loop.submit(job)
+        known = self._responses.recall(job.inputs)
+        if known is None:
+            job.keep = partial(self._responses.keep, job.inputs)
+            self._loop.submit(job)
+        else:
+            job.answer(known)
 
     def _abort_all(self, error: RequestError) -> None:
         with self._lock:
@@ -244,6 +272,12 @@ class Service:
         running = [job for job in jobs if job.started]
         rows = sum(p.rows * p.request.num_images_per_prompt for j in running if (p := j.prepared))
         self._outbox.post(lambda: self._metrics.load(rows, len(jobs) - len(running)))
+
+
+def _priority_refusal(priority: str) -> InvalidRequest | None:
+    if priority in CLASS_SECONDS:
+        return None
+    return InvalidRequest("priority", f"{priority!r} is not one of {', '.join(CLASS_SECONDS)}")
 
 
 def _shutting_down() -> Unavailable:

@@ -14,17 +14,20 @@ import threading
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from gesso_backend.calls import Arrays
+from gesso_backend.engines.triton import network_model_name
 from gesso_backend.errors import ForwardedError, InternalError, InvalidRequest, RequestError
 from gesso_backend.events import Event
 from gesso_backend.metrics import TritonMetrics
+from gesso_backend.policy import NORMAL
 from gesso_backend.service import WATCH_SECONDS, Service
 from gesso_backend.settings import Settings
 
@@ -33,6 +36,7 @@ log = logging.getLogger(__name__)
 # Request parameters. Triton's own request timeout is our deadline; over generate_stream it arrives as a parameter.
 TIMEOUT = "timeout"  # microseconds
 JOB = "gesso_job"  # set by inpaint_once: an id to cancel by; only the image is sent back
+PRIORITY = "gesso_priority"  # interactive, normal or background
 CANCEL = "gesso_cancel"  # set by inpaint_once: cancel the job of this id; the rest of the request is ignored
 DESCRIPTION = "gesso"  # model parameter: what clients may know, written by gesso-serve
 TARGET = "target"  # model parameter of inpaint_once: the model it is a shim over
@@ -64,19 +68,27 @@ class InpaintModel(AnsweringModel):
         parameters = _model_parameters(args)
         parameters.pop(DESCRIPTION, None)
         metrics = TritonMetrics(pb_utils.MetricFamily, args["model_name"])
-        self._service = Service.load(Settings.from_parameters(parameters), metrics, on_dead=_leave)
+        settings = Settings.from_parameters(parameters)
+        call = partial(_call_network, args["model_name"])
+        self._service = Service.load(settings, metrics, on_dead=_leave, call=call)
 
     def _accept(self, request: Any, channel: TritonChannel) -> None:
         parameters = json.loads(request.parameters() or "{}")
         for name in parameters:
-            if name not in (TIMEOUT, JOB, CANCEL):
+            if name not in (TIMEOUT, JOB, CANCEL, PRIORITY):
                 raise InvalidRequest(name, "unknown parameter")
         if CANCEL in parameters:
             self._service.cancel(str(parameters[CANCEL]))
             channel.close(None)
             return
         channel.only_image = JOB in parameters
-        self._service.submit(_arrays(request), channel, _timeout(request, parameters), parameters.get(JOB))
+        self._service.submit(
+            _arrays(request),
+            channel,
+            _timeout(request, parameters),
+            parameters.get(JOB),
+            str(parameters.get(PRIORITY, NORMAL)),
+        )
 
     def is_ready(self) -> bool:
         """Asked by Triton releases that know it (26.03 and later); on earlier ones a dead loop ends the process."""
@@ -148,25 +160,26 @@ class InpaintOnceModel(AnsweringModel):
     def _accept(self, request: Any, channel: TritonChannel) -> None:
         parameters = json.loads(request.parameters() or "{}")
         for name in parameters:
-            if name != TIMEOUT:
+            if name not in (TIMEOUT, PRIORITY):
                 raise InvalidRequest(name, "unknown parameter")
         arrays = _arrays(request)
         count = arrays.get("num_images_per_prompt")
         if count is not None and count.size and count.flat[0] > 1:
             raise InvalidRequest("num_images_per_prompt", "more than 1 needs the streaming model")
+        passed_on = {name: parameters[name] for name in (PRIORITY,) if name in parameters}
         timeout = _timeout(request, parameters)
-        self._threads.submit(self._forward, arrays, timeout, channel)
+        if timeout is not None:
+            passed_on[TIMEOUT] = int(timeout * 1e6)
+        self._threads.submit(self._forward, arrays, passed_on, channel)
 
     def _forward(
-        self, arrays: Mapping[str, np.ndarray[Any, Any]], timeout: float | None, channel: TritonChannel
+        self, arrays: Mapping[str, np.ndarray[Any, Any]], passed_on: Mapping[str, Any], channel: TritonChannel
     ) -> None:
         job = uuid.uuid4().hex
         with self._lock:
             self._waiting[job] = channel
         try:
-            parameters: dict[str, Any] = {JOB: job}
-            if timeout is not None:
-                parameters[TIMEOUT] = int(timeout * 1e6)
+            parameters = {JOB: job, **passed_on}
             tensors = [pb_utils.Tensor(name, array) for name, array in arrays.items()]
             for response in self._call(tensors, parameters):
                 if response.has_error():
@@ -205,6 +218,20 @@ class InpaintOnceModel(AnsweringModel):
         self._threads.shutdown()
         self._closed.set()
         self._watcher.join()
+
+
+def _call_network(model: str, network: str, arrays: Arrays, outputs: Sequence[str]) -> dict[str, np.ndarray[Any, Any]]:
+    """Run a network that is a Triton model of its own. Raises InternalError with what it says."""
+    request = pb_utils.InferenceRequest(
+        model_name=network_model_name(model, network),
+        inputs=[pb_utils.Tensor(name, np.ascontiguousarray(array)) for name, array in arrays.items()],
+        requested_output_names=list(outputs),
+        preferred_memory=pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU, 0),
+    )
+    response = request.exec()
+    if response.has_error():
+        raise InternalError(f"{network}: {response.error().message()}")
+    return {tensor.name(): tensor.as_numpy().copy() for tensor in response.output_tensors()}
 
 
 OUTPUTS = tuple(Event.__dataclass_fields__)

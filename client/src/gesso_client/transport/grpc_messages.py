@@ -34,8 +34,11 @@ def message(request: Request) -> Any:
         datatype, raw = encode(array)
         infer.inputs.add(name=name, datatype=datatype, shape=array.shape)
         infer.raw_input_contents.append(raw)
-    if request.timeout_us is not None:
-        infer.parameters["timeout"].int64_param = request.timeout_us
+    for name, value in request.parameters.items():
+        if isinstance(value, int):
+            infer.parameters[name].int64_param = value
+        else:
+            infer.parameters[name].string_param = value
     return infer
 
 

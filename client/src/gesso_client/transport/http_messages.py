@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gesso_client.events import Response
-from gesso_client.request import DTYPES, LISTS, Request
+from gesso_client.request import DTYPES, LISTS, PRIORITY, Request
 from gesso_client.transport.tensors import decode, encode
 
 HEADER_LENGTH = "Inference-Header-Content-Length"  # of the JSON in front of the raw tensors
@@ -28,9 +28,7 @@ def infer_body(request: Request) -> tuple[bytes, dict[str, str]]:
         size = {"binary_data_size": len(raw)}
         inputs.append({"name": name, "datatype": datatype, "shape": array.shape, "parameters": size})
         chunks.append(raw)
-    parameters: dict[str, object] = {"binary_data_output": True}
-    if request.timeout_us is not None:
-        parameters["timeout"] = request.timeout_us
+    parameters = {"binary_data_output": True, **request.parameters}
     header = json.dumps({"inputs": inputs, "parameters": parameters}).encode()
     headers = {"Content-Type": "application/octet-stream", HEADER_LENGTH: str(len(header))}
     return b"".join([header, *chunks]), headers
@@ -53,6 +51,8 @@ def generate_body(request: Request) -> tuple[bytes, dict[str, str]]:
         first = array.flat[0]
         scalar = first.decode() if isinstance(first, bytes) else _plain(array)
         fields[name] = scalar if name in DTYPES and name not in LISTS else array.ravel().tolist()
+    if request.priority is not None:
+        fields[PRIORITY] = request.priority  # a field that is no input is a parameter
     return json.dumps(fields).encode(), {"Content-Type": "application/json"}
 
 

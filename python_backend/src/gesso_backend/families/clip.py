@@ -66,7 +66,8 @@ def run(encoder: str, texts: Texts, clip_skip: Sequence[int]) -> Generator[Call,
     """
     count, chunks, length = texts.ids.shape
     ids = texts.ids.reshape(count * chunks, length)
-    outputs = yield Call(encoder, {"input_ids": ids, "clip_skip": np.repeat(np.array(clip_skip, np.int64), chunks)})
+    skip = np.repeat(np.array(clip_skip, np.int64), chunks)
+    outputs = yield Call.kept(encoder, {"input_ids": ids, "clip_skip": skip})
     embeddings = _weigh(outputs["prompt_embeds"], texts.weights.reshape(count * chunks, length))
     answers = {name: array[::chunks] for name, array in outputs.items()}
     return {**answers, "prompt_embeds": embeddings.reshape(count, chunks * length, -1)}

@@ -71,8 +71,8 @@ class Flux(Family):
     def condition(
         self, request: Request, bundle: Bundle, texts: Mapping[str, Texts], size: tuple[int, int]
     ) -> Conditioning:
-        clip = yield Call("text_encoder", {"input_ids": texts["text_encoder"].ids[:, 0]})
-        t5 = yield Call("text_encoder_2", {"input_ids": texts["text_encoder_2"].ids[:, 0]})
+        clip = yield Call.kept("text_encoder", {"input_ids": texts["text_encoder"].ids[:, 0]})
+        t5 = yield Call.kept("text_encoder_2", {"input_ids": texts["text_encoder_2"].ids[:, 0]})
         inputs: dict[str, Floats] = {
             "encoder_hidden_states": t5["prompt_embeds"],
             "pooled_projections": clip["text_embeds"],
