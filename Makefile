@@ -9,7 +9,7 @@ VENV ?= .venv
 RUN := $(VENV)/bin/python
 PREFLIGHT := python_backend/src/gesso_backend/preflight.py
 PIP := $(VENV)/bin/pip install --quiet --disable-pip-version-check
-DEV := pytest hypothesis ruff mypy pyyaml
+DEV := pytest pytest-xdist hypothesis ruff mypy pyyaml
 BUNDLE ?= bundles/little-world
 PARITY := $(VENV)/parity.json
 
@@ -34,7 +34,7 @@ demo: setup  ## add, replace and remove a thing in a picture, through a real Tri
 	@$(RUN) examples/demo.py --bundle $(BUNDLE)
 
 test: setup  ## all tests but the slow ones, real Triton included
-	@GESSO_PARITY=$(PARITY) $(RUN) -m pytest -m "not slow and not gpu"
+	@GESSO_PARITY=$(PARITY) $(RUN) -m pytest -m "not slow and not gpu" -n 2 --dist loadfile
 	@$(RUN) benchmarks/models.py --check $(PARITY)
 
 models: setup  ## the tables of docs/models.md and the README, from the parity tests
@@ -52,6 +52,13 @@ lint: setup  ## ruff and mypy
 format: setup  ## let ruff rewrite the code
 	@$(VENV)/bin/ruff check --fix .
 	@$(VENV)/bin/ruff format .
+
+test-gpu: setup  ## on a machine with a GPU: engines built, verified, served, compared, measured; one report
+	@$(RUN) -m pytest -m gpu
+	@$(RUN) benchmarks/gpu.py
+
+bench-gpu: setup  ## the GPU's numbers alone
+	@$(RUN) benchmarks/gpu.py
 
 bench-load: setup  ## the scheduler under load (about half an hour)
 	@$(RUN) benchmarks/load.py
@@ -76,4 +83,4 @@ clean:  ## remove what the targets made, but not the Triton in the user's cache
 	rm -rf $(VENV) bundles checkpoints demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	rm -rf {client,python_backend,export}/src/*.egg-info
 
-.PHONY: help setup demo test models test-slow lint format bench bench-load bench-crop readme-images train-demo-model eval-demo-model clean
+.PHONY: help setup demo test models test-slow lint format bench bench-load bench-crop readme-images train-demo-model eval-demo-model test-gpu bench-gpu clean

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 import bundles
-from e2e import proved
 from e2e.server import Server, ServerFailed
 
 Serve = Callable[..., AbstractContextManager[Server]]
@@ -87,11 +86,6 @@ def unharmed(request: pytest.FixtureRequest) -> Iterator[None]:
     shared.until(lambda: shared.metric("gesso_active_rows") + shared.metric("gesso_queue_depth") == 0)
     if shared.stubs() != before:
         raise ServerFailed(f"a process of the shared server has died\n{shared.tail()}")
-
-
-def pytest_sessionfinish() -> None:
-    if file := os.environ.get("GESSO_PARITY"):
-        proved.write(Path(file))
 
 
 @pytest.hookimpl(wrapper=True)

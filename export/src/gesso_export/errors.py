@@ -4,8 +4,10 @@ ExportError
 ├── RefusedError                 exit 2: we will not start, or not go on; nothing is left behind
 │   ├── CheckpointError          not a checkpoint we export: a component, class, config key or weight it names
 │   ├── HubError                 the hub could not give us the checkpoint
+│   ├── EngineError              an engine cannot be built as asked; names the flag (engines/)
 │   └── OutputError              the place to write to: exists, not writable
 │       └── NoSpaceError         not enough room for the bundle
+├── BuildError                   exit 1: building an engine failed (engines/)
 └── VerificationError            exit 1: an artefact is not what it should be
     └── ManifestError            bundle.json is missing or does not follow the schema, naming the key
 """

@@ -70,6 +70,8 @@ def encode(prepared: Prepared, bundle: Bundle) -> Generator[Call | Progress | Pr
         pixels = np.zeros((1, 3, 1, 1), np.float32) if prepared.pixels is None else prepared.pixels
         outputs = yield Call("vae_encoder", {"sample": pixels * (1 - prepared.repaint)}, prepared.content + b" masked")
         masked_image = outputs["moments"]
+    for array in inputs.values():
+        array.setflags(write=False)  # the same at every step: an engine may keep it on the device
     return Conditions(inputs, image, masked_image)
 
 

@@ -8,8 +8,10 @@ GessoError
 │   ├── Cancelled           CANCELLED     the client cancelled
 │   ├── DeadlineExceeded    DEADLINE      the request's own time limit passed
 │   ├── InternalError       INTERNAL      our fault: an engine failed, a network answered NaN
+│   │   └── NoProfile                     a TensorRT engine was not built for this shape (engines/)
 │   └── ForwardedError      any of these  what `inpaint` answered to `inpaint_once`, word for word
 ├── BundleError             the bundle cannot be served; names the key or the file
+│   └── EngineError         a network cannot be run as the settings ask (engines/)
 ├── SettingsError           a server setting is unknown or out of range
 └── ServeError              gesso-serve cannot start or keep Triton
 """

@@ -53,6 +53,7 @@ class Job:
         self.channel = channel
         self.deadline = deadline
         self.priority = priority
+        self.engines: Mapping[str, str] = {}  # what runs each network; the service says it
         self.submitted = clock()
         self.step_seconds = 0.0  # of one denoiser call, run alone; the loop says it
         self.prepared: Prepared | None = None
@@ -249,6 +250,7 @@ class Job:
             **self._times(),
             "cached": sorted(set(self._recalled)),
             "priority": self.priority,
+            "engines": dict(self.engines),
             "rows_per_step": round(self._rows / self._calls, 3) if self._calls else 0.0,
             "warnings": list(prepared.warnings),
         }

@@ -24,7 +24,7 @@ from gesso_backend.settings import Settings
 log = logging.getLogger(__name__)
 
 VERSION = 1  # of the file
-SPEED_SETTINGS = ("engine", "providers", "device", "batch_sizes", "threads", "weight_streaming_mib")
+SPEED_SETTINGS = ("engine", "providers", "device", "batch_sizes", "max_rows", "threads", "weight_streaming_mib")
 COMPUTE = ("onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-lean-cu13")
 # A row may cost this much more than in the best batch: then a larger one is not worth its wait. Under load, and else.
 WORTH, LEAN = 1.10, 1.25
@@ -160,6 +160,7 @@ def load_or_measure(
         "version": VERSION,
         "bundle": {name: bundle.files[spec.file].sha256 for name, spec in bundle.networks.items()},
         "engine": {name: getattr(settings, name) for name in SPEED_SETTINGS} | versions(),
+        "runs": getattr(engines, "kinds", {}),
         "device": device(),
     }
     key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]

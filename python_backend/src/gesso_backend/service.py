@@ -130,6 +130,7 @@ class Service:
         """
         deadline = None if timeout is None else self._clock() + timeout
         job = Job(inputs, channel, self._outbox, self._metrics, self._forget, deadline, job_id, self._clock, priority)
+        job.engines = getattr(self.engines, "kinds", {})
         refusal = _priority_refusal(priority) or self._admit(job)
         if refusal is not None:
             job.end(refusal)
