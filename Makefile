@@ -63,6 +63,11 @@ bench-gpu: setup  ## the GPU's numbers alone
 bench-load: setup  ## the scheduler under load (about half an hour)
 	@$(RUN) benchmarks/load.py
 
+bench-peers: setup  ## gesso beside its peers on a CPU, in their own environments (an hour)
+	@$(RUN) benchmarks/peers.py prepare
+	@$(RUN) benchmarks/peers.py measure --round 1
+	@$(RUN) benchmarks/peers.py write
+
 bench-crop: setup  ## what cropping saves, and what it costs in quality (a quarter of an hour)
 	@$(RUN) benchmarks/crop.py
 
@@ -83,4 +88,4 @@ clean:  ## remove what the targets made, but not the Triton in the user's cache
 	rm -rf $(VENV) bundles checkpoints demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	rm -rf {client,python_backend,export}/src/*.egg-info
 
-.PHONY: help setup demo test models test-slow lint format bench bench-load bench-crop readme-images train-demo-model eval-demo-model test-gpu bench-gpu clean
+.PHONY: help setup demo test models test-slow lint format bench bench-load bench-crop readme-images train-demo-model eval-demo-model test-gpu bench-gpu bench-peers clean

@@ -1,4 +1,4 @@
-"""The command line: gesso-export CHECKPOINT --out DIR, and gesso-export inspect, verify and check-architecture.
+"""The command line: gesso-export CHECKPOINT --out DIR, and gesso-export inspect, verify, engines, check-architecture.
 
 Exit codes: 0 done, 1 a verification failed, 2 refused (or wrong usage), 130 interrupted.
 """
@@ -29,7 +29,12 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    commands = {"inspect": _inspect, "verify": _verify, "check-architecture": _check_architecture}
+    commands = {
+        "inspect": _inspect,
+        "verify": _verify,
+        "engines": _engines,
+        "check-architecture": _check_architecture,
+    }
     command = commands.get(arguments[0] if arguments else "", _export)
     # A polite kill removes the unfinished bundle just as Ctrl-C does.
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -51,6 +56,7 @@ def _export(arguments: Sequence[str]) -> None:
         prog="gesso-export",
         description="Compile a diffusers checkpoint into a verified gesso bundle.",
         epilog="Also: gesso-export inspect BUNDLE (what is in it), gesso-export verify BUNDLE (is it still whole), "
+        "gesso-export engines BUNDLE (TensorRT engines for this GPU), "
         "gesso-export check-architecture (are our networks those of the published models).",
     )
     parser.add_argument(
@@ -75,7 +81,12 @@ def _export(arguments: Sequence[str]) -> None:
         help="diffusers directory of any FLUX.1 model, for what a .safetensors file of FLUX.1 does not hold",
     )
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="directory of the bundle")
-    parser.add_argument("--precision", choices=("fp32", "fp16"), default="fp32", help="of the weights (fp32)")
+    parser.add_argument(
+        "--precision",
+        choices=("fp32", "fp16", "int8"),
+        default="fp32",
+        help="of the weights (fp32); int8: of the denoiser, for CPUs, if its pictures stay close enough to fp32's",
+    )
     parser.add_argument("--revision", metavar="SHA", help="commit of a hub id: 40 hex digits")
     parser.add_argument("--name", help="name of the bundle (that of DIR)")
     parser.add_argument("--license", metavar="TEXT", default="unknown", help="licence of the weights, for the record")
@@ -157,6 +168,12 @@ def _verify(arguments: Sequence[str]) -> None:
 
     verify(folder, Progress(sys.stderr))
     print(f"{folder}: whole; every file and every network is what it was when it was exported")
+
+
+def _engines(arguments: Sequence[str]) -> None:
+    from gesso_export.engines import command
+
+    command.main(arguments)
 
 
 def _check_architecture(arguments: Sequence[str]) -> None:

@@ -28,7 +28,7 @@ from gesso_backend.errors import ForwardedError, InternalError, InvalidRequest, 
 from gesso_backend.events import Event
 from gesso_backend.metrics import TritonMetrics
 from gesso_backend.policy import NORMAL
-from gesso_backend.service import WATCH_SECONDS, Service
+from gesso_backend.service import WATCH_REST, WATCH_SECONDS, Service
 from gesso_backend.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -212,7 +212,7 @@ class InpaintOnceModel(AnsweringModel):
                     with contextlib.suppress(Exception):  # a target that is gone; its jobs end by themselves
                         for _ in self._call([prompt], {CANCEL: job}):
                             pass
-            self._closed.wait(max(WATCH_SECONDS, 2 * (time.monotonic() - started)))
+            self._closed.wait(max(WATCH_SECONDS, WATCH_REST * (time.monotonic() - started)))
 
     def finalize(self) -> None:
         self._threads.shutdown()

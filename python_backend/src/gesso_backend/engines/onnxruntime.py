@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -37,4 +37,13 @@ class OnnxRuntimeEngine:
 
 def load_engines(folder: Path, bundle: Bundle, threads: int = 0) -> Mapping[str, Engine]:
     """An engine for every network of a bundle."""
-    return {name: OnnxRuntimeEngine(folder / spec.file, threads) for name, spec in bundle.networks.items()}
+    return {
+        name: OnnxRuntimeEngine(folder / cpu_graph(spec.file, bundle), threads)
+        for name, spec in bundle.networks.items()
+    }
+
+
+def cpu_graph(file: str, bundle: Bundle) -> str:
+    """The graph of the same network and weights that was fused for this engine, where the exporter wrote one."""
+    fused = PurePosixPath(file).with_suffix(".cpu.onnx").as_posix()
+    return fused if fused in bundle.files else file
