@@ -222,9 +222,11 @@ def policy(name: str, profile: Profile) -> Policy:
 def server_profile() -> Profile:
     """The one the servers measured and kept."""
     from gesso_backend import bundle as bundles
+    from gesso_backend.engines import load_engines
     from gesso_backend.settings import Settings
 
-    return profiles.load_or_measure(bundles.load(SHIPPED), {}, Settings(bundle=str(SHIPPED)))
+    settings, bundle = Settings(bundle=str(SHIPPED)), bundles.load(SHIPPED)
+    return profiles.load_or_measure(bundle, load_engines(settings, SHIPPED, bundle), settings)
 
 
 def markdown(record: dict[str, Any]) -> str:

@@ -266,12 +266,15 @@ def serving(
     settings: Mapping[str, Any] | None = None,
     **edges: Any,
 ) -> Iterator[Service]:
-    """A running service of fakes. settings: fields of `Settings`; edges: further arguments of `Service`."""
+    """A running service of fakes, without caches unless asked.
+
+    settings: fields of `Settings`; edges: further arguments of `Service`.
+    """
     service = Service(
         bundle or fake_bundle(),
         tokenizers or {"text_encoder": FakeTokenizer()},
         engines or FakeEngines(),
-        Settings(**{"drain_seconds": WAIT_SECONDS, **(settings or {})}),
+        Settings(**{"drain_seconds": WAIT_SECONDS, "cache_mib": 0, **(settings or {})}),
         **edges,
     )
     try:

@@ -13,6 +13,9 @@ from hypothesis import strategies as st
 from backend.fakes import Arrays, FakeClient, FakeEngines, hole, inputs, picture, serving
 from gesso_backend.cache import Cache
 from gesso_backend.calls import digest
+from gesso_backend.settings import Settings
+
+CACHED = {"cache_mib": Settings.cache_mib}
 
 
 def ask(service: Any, **values: Any) -> tuple[Any, dict[str, Any]]:
@@ -77,7 +80,7 @@ def test_texts_do_not_run_into_each_other() -> None:
 def test_a_prompt_and_a_picture_are_encoded_once(loop: str) -> None:
     """Guards the saving, and its exactness: the same bytes as without a cache."""
     engines = FakeEngines()
-    with serving(engines, settings={"loop": loop}) as service:
+    with serving(engines, settings={"loop": loop, **CACHED}) as service:
         first, _ = ask(service, **inpainting(), seed=1)
         calls = len(engines.calls)
         again, report = ask(service, **inpainting(), seed=1)
@@ -101,7 +104,7 @@ def test_a_prompt_and_a_picture_are_encoded_once(loop: str) -> None:
 def test_what_changed_is_computed_anew(change: Arrays, anew: set[str]) -> None:
     """Guards against a stale prompt, picture or mask."""
     engines = FakeEngines()
-    with serving(engines) as service:
+    with serving(engines, settings=CACHED) as service:
         ask(service, **inpainting(), seed=1)
         calls = len(engines.calls)
         changed, _ = ask(service, **{**inpainting(), **change}, seed=1)
@@ -127,7 +130,7 @@ def test_a_failed_call_is_not_kept() -> None:
         if network == "text_encoder" and broken[0]:
             raise RuntimeError("once")
 
-    with serving(FakeEngines(hook)) as service:
+    with serving(FakeEngines(hook), settings=CACHED) as service:
         client = FakeClient()
         service.submit(inputs(seed=1), client)
         assert client.wait() is not None
@@ -138,7 +141,7 @@ def test_a_failed_call_is_not_kept() -> None:
 def test_whole_answers_are_kept_only_when_asked_for() -> None:
     """Guards the default: a server that repeats itself must be told to."""
     engines = FakeEngines()
-    with serving(engines) as service:
+    with serving(engines, settings=CACHED) as service:
         ask(service, seed=1)
         ask(service, seed=1)
     assert len(engines.rows("vae_decoder")) == 2

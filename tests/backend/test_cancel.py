@@ -126,6 +126,21 @@ class HeldTokenizer(FakeTokenizer):
         return super().encode(pieces, max_chunks)
 
 
+def test_every_cancel_in_a_long_queue_is_noticed() -> None:
+    """Guards the turns in which waiting requests are asked: none is left out."""
+    gate = Gate("unet")
+    clients = [FakeClient() for _ in range(23)]
+    with serving(FakeEngines(gate), settings={"max_rows": 2}) as service:
+        for client in clients:
+            service.submit(inpaint(), client)
+        gate.wait()
+        for client in clients[1:]:
+            client.gone = True
+        assert {code(client.wait()) for client in clients[1:]} == {"CANCELLED"}
+        gate.open()
+        assert clients[0].wait() is None
+
+
 @BOTH_LOOPS
 def test_a_cancel_while_it_is_prepared_is_answered_at_once(loop: str) -> None:
     """Guards against a prepared job entering the loop after its end."""
