@@ -3,8 +3,8 @@
     python benchmarks/load.py                  about half an hour
     python benchmarks/load.py --requests 60    a quick look; too few for a 99th percentile
 
-Every policy gets the same requests at the same moments: at LOAD of what the server does one request after another,
-with 8, 20, 30 or 50 steps. A latency runs from the moment a request was due to be sent until its picture is here.
+Every policy gets the same requests at the same moments: at LOAD of what the server can do one request at a time, with
+8, 20, 30 or 50 steps. A latency runs from the moment a request was due to be sent until its picture is here.
 Caches are off. Every picture is compared with the one of the same request alone. The simulator (simulate.py) is held
 against two of the runs: it is given the profile that the server measured and the serving overhead of a request alone.
 """
@@ -99,10 +99,11 @@ def measure(requests: int, seed: int) -> dict[str, Any]:
     jobs = pool()
     with serving(FIFO) as url:
         alone, serial = asyncio.run(one_after_another(url, image, jobs))
+        _, capacity = asyncio.run(all_at_once(url, image, jobs))
     with serving(DEFAULT) as url:
         crowd, saturated = asyncio.run(all_at_once(url, image, jobs * 2))
     different = sum(digest != alone[number % len(jobs)][1] for number, (_, digest, _) in enumerate(crowd))
-    rate = LOAD * serial
+    rate = LOAD * capacity
     rng = random.Random(seed)
     chosen = [rng.randrange(len(jobs)) for _ in range(requests)]
     at = [arrival.at for arrival in simulator.poisson(rate, requests, seed)]
@@ -119,6 +120,7 @@ def measure(requests: int, seed: int) -> dict[str, Any]:
         "requests": requests,
         "seed": seed,
         "serial_per_second": serial,
+        "capacity_per_second": capacity,
         "saturated_per_second": saturated,
         "different_bytes": different,
         "runs": {name: asdict(run) for name, run in runs.items()},
@@ -233,7 +235,7 @@ def markdown(record: dict[str, Any]) -> str:
     runs = {name: Run(**run) for name, run in record["runs"].items()}
     first = runs[FIFO]
     lines = [
-        f"| {record['requests']} requests, {LOAD * record['serial_per_second']:.2f} a second "
+        f"| {record['requests']} requests, {LOAD * record['capacity_per_second']:.2f} a second "
         "| mean | p50 | p99 | longest | rows a step | mean / fifo, one at a time | p50 | p99 |",
         "|---" * 9 + "|",
     ]
@@ -247,8 +249,9 @@ def markdown(record: dict[str, Any]) -> str:
     pictures = record["requests"] * len(runs) + 2 * POOL
     lines += [
         "",
-        f"One after another: {record['serial_per_second']:.2f} requests a second; {2 * POOL} at once: "
-        f"{record['saturated_per_second']:.2f}, {saturated:.2f} times as many. The default's mean is "
+        f"One client, one request after another: {record['serial_per_second']:.2f} requests a second; {POOL} at once, one at "
+        f"a time: {record['capacity_per_second']:.2f}; {2 * POOL} at once, the default: "
+        f"{record['saturated_per_second']:.2f}, {saturated:.2f} times the first. The default's mean is "
         f"{mean / batches:.2f} of request batches' and {mean / fifo:.2f} of fifo's on the same batches. "
         f"Pictures that differed from the same request alone: {record['different_bytes']} of {pictures}.",
         "",
