@@ -249,8 +249,8 @@ def markdown(record: dict[str, Any]) -> str:
     pictures = record["requests"] * len(runs) + 2 * POOL
     lines += [
         "",
-        f"One client, one request after another: {record['serial_per_second']:.2f} requests a second; {POOL} at once, one at "
-        f"a time: {record['capacity_per_second']:.2f}; {2 * POOL} at once, the default: "
+        f"One client, one request after another: {record['serial_per_second']:.2f} requests a second; {POOL} at once, "
+        f"one at a time: {record['capacity_per_second']:.2f}; {2 * POOL} at once, the default: "
         f"{record['saturated_per_second']:.2f}, {saturated:.2f} times the first. The default's mean is "
         f"{mean / batches:.2f} of request batches' and {mean / fifo:.2f} of fifo's on the same batches. "
         f"Pictures that differed from the same request alone: {record['different_bytes']} of {pictures}.",
