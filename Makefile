@@ -68,6 +68,14 @@ bench-peers: setup  ## gesso beside its peers on a CPU, in their own environment
 	@$(RUN) benchmarks/peers.py measure --round 1
 	@$(RUN) benchmarks/peers.py write
 
+bench-triton: setup  ## perf_analyzer against gesso and a diffusers pipeline in Triton (about 10 minutes)
+	@$(PIP) -c constraints.txt matplotlib
+	@$(RUN) benchmarks/perf.py --write
+
+bench-overhead: setup  ## where a server's time outside the engines goes (10 GB of memory)
+	@$(PIP) -c constraints.txt py-spy
+	@$(RUN) benchmarks/overhead.py --write
+
 bench-crop: setup  ## what cropping saves, and what it costs in quality (a quarter of an hour)
 	@$(RUN) benchmarks/crop.py
 
@@ -88,4 +96,4 @@ clean:  ## remove what the targets made, but not the Triton in the user's cache
 	rm -rf $(VENV) bundles checkpoints demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	rm -rf {client,python_backend,export}/src/*.egg-info
 
-.PHONY: help setup demo test models test-slow lint format bench bench-load bench-crop readme-images train-demo-model eval-demo-model test-gpu bench-gpu bench-peers clean
+.PHONY: help setup demo test models test-slow lint format bench bench-load bench-crop readme-images train-demo-model eval-demo-model test-gpu bench-gpu bench-peers bench-triton bench-overhead clean

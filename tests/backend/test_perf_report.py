@@ -56,6 +56,7 @@ def record() -> dict[str, Any]:
     return {
         "machine": {"cpu": "an abacus", "threads": 2, "triton": "2.51.0"},
         "loads": [0.5, 1.1],
+        "rates": [1.0, 2.2],
         "runs": [run(model, loop, load, mean) for model, mean in means.items() for loop, load in loads],
         "curve": {"gesso": {"1": 0.010, "2": 0.016}, "pipeline": {"1": 0.020, "2": 0.040}},
     }
