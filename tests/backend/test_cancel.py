@@ -131,13 +131,13 @@ def test_every_cancel_in_a_long_queue_is_noticed() -> None:
     gate = Gate("unet")
     clients = [FakeClient() for _ in range(23)]
     with serving(FakeEngines(gate), settings={"max_rows": 2}) as service:
-        for client in clients:
-            service.submit(inpaint(), client)
+        jobs = [service.submit(inpaint(), client) for client in clients]
         gate.wait()
         for client in clients[1:]:
             client.gone = True
-        assert {code(client.wait()) for client in clients[1:]} == {"CANCELLED"}
+        until(lambda: all(job.cause is not None for job in jobs[1:]))
         gate.open()
+        assert {code(client.wait()) for client in clients[1:]} == {"CANCELLED"}
         assert clients[0].wait() is None
 
 

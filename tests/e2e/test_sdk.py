@@ -311,6 +311,7 @@ def test_an_interrupted_command_cancels_its_request(server: Server, files: Path)
             "--prompt", PROMPT, "--steps", "200", "-o", files / "out.png", "--url", server.grpc,
         ],
         stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # pytest-xdist's workers ignore it
     )  # fmt: skip
     try:
         server.until(lambda: server.metric("gesso_active_rows") == 2, 30)

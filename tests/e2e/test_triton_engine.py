@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tritonclient.http
+import tritonclient.grpc
+from tritonclient.utils import InferenceServerException
 
 from e2e.jobs import inpaint, text_to_image
 from e2e.server import Server
@@ -60,14 +61,14 @@ def test_a_network_can_be_asked_alone(split: Server) -> None:
         "FP32",
         [-1, 4, -1, -1],
     )
-    client = tritonclient.http.InferenceServerClient(split.http)
+    client = tritonclient.grpc.InferenceServerClient(split.grpc)
     latents = np.random.default_rng(0).standard_normal((2, 4, 8, 8), np.float32)
-    tensor = tritonclient.http.InferInput("latents", latents.shape, "FP32").set_data_from_numpy(latents)
+    tensor = tritonclient.grpc.InferInput("latents", latents.shape, "FP32").set_data_from_numpy(latents)
     image = client.infer("inpaint_vae_decoder", [tensor]).as_numpy("image")
     assert image.shape == (2, 3, 64, 64)
-    bad = tritonclient.http.InferInput("latents", [1, 5, 8, 8], "FP32")
+    bad = tritonclient.grpc.InferInput("latents", [1, 5, 8, 8], "FP32")
     bad.set_data_from_numpy(np.zeros((1, 5, 8, 8), np.float32))
-    with pytest.raises(tritonclient.http.InferenceServerException, match="latents"):
+    with pytest.raises(InferenceServerException, match="latents"):
         client.infer("inpaint_vae_decoder", [bad])
 
 
