@@ -39,18 +39,21 @@ class Kind:
     architectures: tuple[str, ...]  # as check-architecture calls them
     native: bool  # trained on masks
     samplers: tuple[str, ...] = SAMPLERS
+    precisions: tuple[str, ...] = ("fp32", "fp16")
 
+
+ALL = tuple(PRECISIONS)
 
 KINDS = (
-    Kind("Stable Diffusion 1.x, 2.x inpainting", ("sd-inpaint", "sd-inpaint-v"), ("sd15-inpaint", "sd2-inpaint"), True),
-    Kind("Stable Diffusion 1.x, 2.x", ("sd-plain", "sd-plain-v"), ("sd15", "sd21"), False),
+    Kind("Stable Diffusion 1.x, 2.x inpainting", ("sd-inpaint", "sd-inpaint-v"), ("sd15-inpaint", "sd2-inpaint"), True, precisions=ALL),
+    Kind("Stable Diffusion 1.x, 2.x", ("sd-plain", "sd-plain-v"), ("sd15", "sd21"), False, precisions=ALL),
     Kind("SDXL inpainting", ("sdxl-inpaint",), ("sdxl-inpaint",), True),
     Kind("SDXL", ("sdxl",), ("sdxl",), False),
     Kind("SDXL-Turbo", ("turbo",), ("sdxl-turbo",), False),
     Kind("FLUX.1 Fill", ("flux-fill",), ("flux-fill",), True, FLOW_SAMPLERS),
     Kind("FLUX.1 dev", ("flux-dev",), ("flux-dev",), False, FLOW_SAMPLERS),
     Kind("FLUX.1 schnell", ("flux-schnell",), ("flux-schnell",), False, FLOW_SAMPLERS),
-)
+)  # fmt: skip
 
 
 def overview(cases: Cases) -> str:
@@ -66,7 +69,7 @@ def overview(cases: Cases) -> str:
         done = [name.rpartition("-")[2] for name in full if name.rpartition("-")[0] in kind.architectures]
         lines.append(
             f"| {kind.title} | {'native' if kind.native else 'by blending'} | {', '.join(proved) or 'no'} | "
-            f"{', '.join(PRECISIONS)} | {', '.join(checked) or 'no'} | {', '.join(done) or 'no'} | no |"
+            f"{', '.join(kind.precisions)} | {', '.join(checked) or 'no'} | {', '.join(done) or 'no'} | no |"
         )
     return "\n".join(lines)
 
