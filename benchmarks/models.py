@@ -45,7 +45,13 @@ class Kind:
 ALL = tuple(PRECISIONS)
 
 KINDS = (
-    Kind("Stable Diffusion 1.x, 2.x inpainting", ("sd-inpaint", "sd-inpaint-v"), ("sd15-inpaint", "sd2-inpaint"), True, precisions=ALL),
+    Kind(
+        "Stable Diffusion 1.x, 2.x inpainting",
+        ("sd-inpaint", "sd-inpaint-v"),
+        ("sd15-inpaint", "sd2-inpaint"),
+        True,
+        precisions=ALL,
+    ),
     Kind("Stable Diffusion 1.x, 2.x", ("sd-plain", "sd-plain-v"), ("sd15", "sd21"), False, precisions=ALL),
     Kind("SDXL inpainting", ("sdxl-inpaint",), ("sdxl-inpaint",), True),
     Kind("SDXL", ("sdxl",), ("sdxl",), False),
@@ -53,7 +59,7 @@ KINDS = (
     Kind("FLUX.1 Fill", ("flux-fill",), ("flux-fill",), True, FLOW_SAMPLERS),
     Kind("FLUX.1 dev", ("flux-dev",), ("flux-dev",), False, FLOW_SAMPLERS),
     Kind("FLUX.1 schnell", ("flux-schnell",), ("flux-schnell",), False, FLOW_SAMPLERS),
-)  # fmt: skip
+)
 
 
 def overview(cases: Cases) -> str:
