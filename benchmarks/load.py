@@ -42,6 +42,7 @@ from gesso_client import AsyncClient  # noqa: E402
 
 SIDE = 128  # pixels: the shipped model's own size
 LOAD = 0.8
+THROUGHPUT_TURNS = 4
 POOL = 40  # different requests, ten of each number of steps
 COLOURS = ("red", "blue", "yellow", "white", "green")
 THINGS = ("balloon", "house", "tree", "boat")
@@ -81,9 +82,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--requests", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--throughput", action="store_true", help="only a full queue beside one after another, in turns"
+    )
     parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks.md")
     options = parser.parse_args()
     export_shipped(SHIPPED)
+    if options.throughput:
+        print(json.dumps(throughput(), indent=2))
+        return 0
     record = measure(options.requests, options.seed)
     tables = markdown(record)
     print(tables)
@@ -126,6 +133,17 @@ def measure(requests: int, seed: int) -> dict[str, Any]:
         "runs": {name: asdict(run) for name, run in runs.items()},
         "simulated": simulated(arrivals, [seconds for seconds, _, _ in alone], jobs),
     }
+
+
+def throughput() -> dict[str, list[float]]:
+    """Requests a second of the default server, each by turns: the machine's own speed drifts."""
+    image = np.asarray(Image.open(ROOT / "examples" / "landscape.png").convert("RGB").resize((SIDE, SIDE)))
+    found: dict[str, list[float]] = {"one after another": [], "full queue": []}
+    with serving(DEFAULT) as url:
+        for _ in range(THROUGHPUT_TURNS):
+            found["one after another"].append(asyncio.run(one_after_another(url, image, pool()))[1])
+            found["full queue"].append(asyncio.run(all_at_once(url, image, pool()))[1])
+    return found
 
 
 def pool() -> list[Job]:
