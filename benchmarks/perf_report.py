@@ -80,12 +80,16 @@ def _loop(runs: Iterable[Mapping[str, Any]], loop: str, title: str, show: Any) -
         if run["loop"] == loop:
             by_load.setdefault(run["load"], {})[run["model"]] = run
     for load, models in sorted(by_load.items()):
-        for model in MODELS:
+        for model in (name for name in MODELS if name in models):
             run = models[model]
             seconds = [f"{run[key]:.2f} s" for key in ("mean", "p50", "p90", "longest")]
             first = "" if run["first"] is None else f"{run['first']:.2f} s"
             rows = "" if run["rows_per_step"] is None else f"{run['rows_per_step']:.2f}"
-            ratio = "" if model == "pipeline" else f"{models['pipeline']['mean'] / run['mean']:.2f}"
+            ratio = (
+                ""
+                if model == "pipeline" or "pipeline" not in models
+                else f"{models['pipeline']['mean'] / run['mean']:.2f}"
+            )
             cells = [show(load), TITLES[model], f"{run['per_second']:.2f}", *seconds, first, rows, ratio]
             lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -95,6 +99,8 @@ def _curve(curve: Mapping[str, Mapping[Any, float]]) -> str:
     rows = [*curve["gesso"]]
     lines = [f"| ms a row, rows in a denoiser call | {' | '.join(map(str, rows))} |", "|---" * (len(rows) + 1) + "|"]
     for name, title in (("gesso", "gesso (ONNX Runtime)"), ("pipeline", "diffusers pipeline (torch)")):
+        if name not in curve:
+            continue
         lines.append(f"| {title} | " + " | ".join(f"{curve[name][r] / int(r) * 1000:.2f}" for r in rows) + " |")
     return "\n".join(lines)
 
