@@ -93,8 +93,7 @@ def main() -> int:
         results.parent.mkdir(exist_ok=True)
         record = {"machine": machine(threads), "measured": [asdict(m) for m in measured]}
         results.write_text(json.dumps(record, indent=2) + "\n")
-        before, _, after = PAGE.read_text().split(MARK)
-        PAGE.write_text(f"{before}{MARK}\n{table}\n{MARK}{after}")
+        put(PAGE, MARK, table)
     return 0
 
 
@@ -244,6 +243,12 @@ def machine(threads: int) -> Mapping[str, Any]:
         "python": platform.python_version(),
         **{name: version(name) for name in names},
     }
+
+
+def put(page: Path, mark: str, text: str) -> None:
+    """Put `text` between the two places of a page that have the mark."""
+    before, _, after = page.read_text(encoding="utf-8").split(mark)
+    page.write_text(f"{before}{mark}\n{text}\n{mark}{after}", encoding="utf-8")
 
 
 def markdown(measured: list[Measured], threads: int) -> str:

@@ -284,6 +284,8 @@ def inputs(side: int, rows: list[int] | None = None) -> dict[str, np.ndarray]:
 
 def write() -> None:
     """Put the table into docs/cpu.md."""
+    from bench import put  # here: the workers, in environments of their own, have none of what it imports
+
     results = json.loads(RESULTS.read_text())
     pixels = {side: f"{8 * side} px" for side in REPEATS}
     lines = [
@@ -300,8 +302,7 @@ def write() -> None:
                 [f"{run['served']:.3f} s", f"{run['variant']:.3f} s", f"{run['faster']:.2f}x"] if run else ["", "", ""]
             )
         lines.append(f"| {results[name]['title']} | " + " | ".join(cells) + " |")
-    before, _, after = PAGE.read_text().split(MARK)
-    PAGE.write_text(f"{before}{MARK}\n" + "\n".join(lines) + f"\n{MARK}{after}")
+    put(PAGE, MARK, "\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from PIL import Image
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "examples"), str(Path(__file__).parent)]
 
-from bench import machine  # noqa: E402
+from bench import machine, put  # noqa: E402
 from demo import SHIPPED, export_shipped, serve  # noqa: E402
 from gesso_client import Client  # noqa: E402
 from training.evaluation import measures, seeds, tasks  # noqa: E402
@@ -103,8 +103,7 @@ def main() -> int:
     print(tables)
     if options.write:
         RESULTS.write_text(json.dumps(record, indent=2) + "\n")
-        before, _, after = PAGE.read_text().split(MARK)
-        PAGE.write_text(f"{before}{MARK}\n{tables}\n{MARK}{after}")
+        put(PAGE, MARK, tables)
     return 0
 
 

@@ -32,7 +32,7 @@ ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT / "examples"), str(Path(__file__).parent)]
 
 import simulate as simulator  # noqa: E402
-from bench import machine  # noqa: E402
+from bench import machine, put  # noqa: E402
 from demo import SHIPPED, export_shipped, serve  # noqa: E402
 from gesso_backend import policy as policies  # noqa: E402
 from gesso_backend import profile as profiles  # noqa: E402
@@ -96,8 +96,7 @@ def main() -> int:
     print(tables)
     if options.write:
         RESULTS.write_text(json.dumps(record, indent=2) + "\n")
-        before, _, after = PAGE.read_text().split(MARK)
-        PAGE.write_text(f"{before}{MARK}\n{tables}\n{MARK}{after}")
+        put(PAGE, MARK, tables)
     return 0 if record["different_bytes"] == 0 else 1
 
 

@@ -84,8 +84,7 @@ def keep(record: Mapping[str, Any], write: bool) -> None:
     """What is measured so far: a run that fails later has not been for nothing."""
     if write:
         RESULTS.write_text(json.dumps(record, indent=1) + "\n")
-        before, _, after = PAGE.read_text().split(MARK)
-        PAGE.write_text(f"{before}{MARK}\n{report.markdown(record)}\n{MARK}{after}")
+        bench.put(PAGE, MARK, report.markdown(record))
 
 
 def measure(size: Size, bundle: Path) -> dict[str, Any]:

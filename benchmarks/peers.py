@@ -271,6 +271,8 @@ WORKERS: dict[str, Callable[[Size], dict[str, Any]]] = {
 
 def write() -> None:
     """Put the table into docs/cpu.md."""
+    from bench import put  # here: the workers, in environments of their own, have none of what it imports
+
     results = json.loads(RESULTS.read_text())
     columns = [f"{size.side} px, {size.steps} steps | gesso is faster by" for size in SIZES]
     lines = ["| guidance 7.5 | " + " | ".join(columns) + " |", "|---" * (2 * len(SIZES) + 1) + "|"]
@@ -287,8 +289,7 @@ def write() -> None:
     used = {run["side"]: ", ".join(f"{name} {number}" for name, number in run["versions"].items()) for run in ran}
     about = ", ".join(f"{key} {value}" for key, value in results["machine"].items())
     about += "; " + "; ".join(f"{peer.title}: {used[peer.name]}" for peer in PEERS if peer.name in used)
-    before, _, after = PAGE.read_text().split(MARK)
-    PAGE.write_text(f"{before}{MARK}\n" + "\n".join(lines) + f"\n\nMachine and versions: {about}.\n{MARK}{after}")
+    put(PAGE, MARK, "\n".join([*lines, "", f"Machine and versions: {about}."]))
 
 
 def median(runs: list[dict[str, Any]], peer: Peer, size: Size) -> float | str:

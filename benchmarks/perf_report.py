@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import plots
+from bench import put
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "benchmarks.md"
@@ -27,8 +28,7 @@ def write(record: Mapping[str, Any]) -> None:
     TABLE.write_text(csv_of(record["runs"]))
     IMAGES.mkdir(exist_ok=True)
     plots.draw(record, IMAGES)
-    before, _, after = PAGE.read_text().split(MARK)
-    PAGE.write_text(f"{before}{MARK}\n{markdown(record)}\n{MARK}{after}")
+    put(PAGE, MARK, markdown(record))
 
 
 def csv_of(runs: Iterable[Mapping[str, Any]]) -> str:

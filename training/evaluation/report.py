@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.bench import put
+
 MARK = "<!-- measured by `make eval-demo-model` -->"
 
 
@@ -45,8 +47,7 @@ def markdown(rows: Sequence[Row], machine: Mapping[str, Any]) -> str:
 
 def write_page(page: Path, table: str) -> None:
     """Put the table between the two marks of the page."""
-    before, _, after = page.read_text(encoding="utf-8").split(MARK)
-    page.write_text(f"{before}{MARK}\n{table}\n{MARK}{after}", encoding="utf-8")
+    put(page, MARK, table)
 
 
 def write_results(path: Path, rows: Sequence[Row], machine: Mapping[str, Any], details: Mapping[str, Any]) -> None:

@@ -47,7 +47,7 @@ def staged(out: Path, force: bool = False) -> Iterator[Path]:
             out.parent.mkdir(parents=True, exist_ok=True)
             partial.mkdir()
             yield partial
-            _sync(partial)
+            _sync_all(partial)
             check_output(out, force)
             try:
                 if out.exists():
@@ -57,7 +57,7 @@ def staged(out: Path, force: bool = False) -> Iterator[Path]:
                 if replaced.exists() and not out.exists():
                     replaced.rename(out)
                 raise
-            _sync_directory(out.parent)
+            sync(out.parent)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
             shutil.rmtree(replaced, ignore_errors=True)
@@ -70,19 +70,16 @@ def staged(out: Path, force: bool = False) -> Iterator[Path]:
         raise OutputError(f"{out} cannot be written: {error}") from error
 
 
-def _sync(folder: Path) -> None:
+def _sync_all(folder: Path) -> None:
     """Have every file of `folder` on the disk before the rename makes it visible."""
     for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-        else:
-            _sync_directory(path)
-    _sync_directory(folder)
+        sync(path)
+    sync(folder)
 
 
-def _sync_directory(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Have a file, or what was created, renamed or removed in a folder, on the disk."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from gesso_export.engines.spec import Result, Spec
 from gesso_export.errors import OutputError
+from gesso_export.staging import sync
 
 FOLDER = "engines"
 _PARTIAL = re.compile(r"\..*\.(\d+)\.partial")
@@ -63,11 +64,11 @@ def publish(bundle: Path, spec: Spec, plan: Path, result: Result) -> Path:
         text = json.dumps({"spec": spec.document(), "result": asdict(result)}, indent=2) + "\n"
         (ready / f"{spec.network}.json").write_text(text, encoding="utf-8")
         for path in (*ready.iterdir(), ready):
-            _sync(path)
+            sync(path)
         if target.exists():  # of this key, and not whole: `published` said so
             shutil.rmtree(target)
         ready.rename(target)
-        _sync(target.parent)
+        sync(target.parent)
     except OSError as error:
         raise OutputError(f"{target} cannot be written: {error}") from error
     return target
@@ -78,11 +79,3 @@ def _sweep(root: Path) -> None:
     for path in root.iterdir():
         if (match := _PARTIAL.fullmatch(path.name)) and not Path("/proc", match[1]).exists():
             shutil.rmtree(path, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
