@@ -62,6 +62,11 @@ SERVED = Variant("as it is served")
 VARIANTS = {
     "served": SERVED,
     "spinning": Variant("threads spin while they wait", config={"session.intra_op.allow_spinning": "1"}),
+    "spinning-in-calls": Variant(
+        "threads spin while they wait within a call",
+        config={"session.intra_op.allow_spinning": "1", "session.force_spinning_stop": "1"},
+    ),
+    "small-blocks": Variant("work cut into ever smaller blocks", config={"session.dynamic_block_base": "4"}),
     "basic": Variant("basic graph optimisations only", level="ORT_ENABLE_BASIC"),
     "extended": Variant("extended optimisations: no blocked (NCHWc) layout", level="ORT_ENABLE_EXTENDED"),
     "no-arena": Variant("no memory arena", arena=False),

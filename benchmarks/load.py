@@ -6,7 +6,8 @@
 Every policy gets the same requests at the same moments: at LOAD of what the server can do one request at a time, with
 8, 20, 30 or 50 steps. A latency runs from the moment a request was due to be sent until its picture is here.
 Caches are off. Every picture is compared with the one of the same request alone. The simulator (simulate.py) is held
-against two of the runs: it is given the profile that the server measured and the serving overhead of a request alone.
+against two of the runs: it is given the profile that the server measured, the pace of each run (what its steps took, to
+what the profile says of them: the machine's own speed drifts) and the serving overhead of a request alone.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import random
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ THROUGHPUT_TURNS = 4
 POOL = 40  # different requests, ten of each number of steps
 COLOURS = ("red", "blue", "yellow", "white", "green")
 THINGS = ("balloon", "house", "tree", "boat")
+NETWORKS = ("text_encoder", "vae_encoder", "unet", "vae_decoder")
 PAGE = ROOT / "docs" / "benchmarks.md"
 MARK = "<!-- measured by `make bench-load` -->"
 RESULTS = ROOT / "benchmarks" / "results" / "load.json"
@@ -67,6 +69,18 @@ class Job:
     seed: int
     steps: int
     mask: np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """seconds: from when the request was due. rows: of a step, on average. Also the seconds of the network calls that
+    the request was part of, and of its steps among them."""
+
+    seconds: float
+    digest: str
+    rows: float
+    networks: float
+    steps: float
 
 
 @dataclass(frozen=True)
@@ -108,16 +122,17 @@ def measure(requests: int, seed: int) -> dict[str, Any]:
         _, capacity = asyncio.run(all_at_once(url, image, jobs))
     with serving(DEFAULT) as url:
         crowd, saturated = asyncio.run(all_at_once(url, image, jobs * 2))
-    different = sum(digest != alone[number % len(jobs)][1] for number, (_, digest, _) in enumerate(crowd))
+    different = sum(answer.digest != alone[number % len(jobs)].digest for number, answer in enumerate(crowd))
     rate = LOAD * capacity
     rng = random.Random(seed)
     chosen = [rng.randrange(len(jobs)) for _ in range(requests)]
     at = [arrival.at for arrival in simulator.poisson(rate, requests, seed)]
     runs: dict[str, Run] = {}
+    told: dict[str, list[Answer]] = {}
     for name in SERVERS:
         with serving(name) as url:
-            answers = asyncio.run(open_loop(url, image, jobs, chosen, at))
-        different += sum(digest != alone[which][1] for which, (_, digest, _) in zip(chosen, answers, strict=True))
+            told[name] = answers = asyncio.run(open_loop(url, image, jobs, chosen, at))
+        different += sum(answer.digest != alone[which].digest for which, answer in zip(chosen, answers, strict=True))
         runs[name] = summary(answers)
         print(f"{name}: {runs[name]}", flush=True)
     arrivals = [simulator.Arrival(moment, jobs[which].steps) for moment, which in zip(at, chosen, strict=True)]
@@ -130,7 +145,7 @@ def measure(requests: int, seed: int) -> dict[str, Any]:
         "saturated_per_second": saturated,
         "different_bytes": different,
         "runs": {name: asdict(run) for name, run in runs.items()},
-        "simulated": simulated(arrivals, [seconds for seconds, _, _ in alone], jobs),
+        "simulated": simulated(arrivals, alone, told),
     }
 
 
@@ -161,9 +176,6 @@ def serving(name: str) -> Any:
     return serve(SHIPPED, "--cache-mib=0", *SERVERS[name])
 
 
-Answer = tuple[float, str, float]  # seconds, digest of the picture, rows per step
-
-
 async def ask(client: AsyncClient, image: np.ndarray[Any, Any], job: Job, due: float) -> Answer:
     """due: on time.perf_counter; the latency counts from there."""
     result = await client.inpaint(
@@ -172,7 +184,9 @@ async def ask(client: AsyncClient, image: np.ndarray[Any, Any], job: Job, due: f
     seconds = time.perf_counter() - due
     assert result.report["changed_outside_mask"] == 0
     digest = hashlib.sha256(np.asarray(result.image).tobytes()).hexdigest()
-    return seconds, digest, result.report["rows_per_step"]
+    stages = {name: ms / 1000 for name, ms in result.report["timings_ms"].items()}
+    networks = sum(stages.get(name, 0.0) for name in NETWORKS)
+    return Answer(seconds, digest, result.report["rows_per_step"], networks, stages["unet"])
 
 
 async def one_after_another(url: str, image: np.ndarray[Any, Any], jobs: Sequence[Job]) -> tuple[list[Answer], float]:
@@ -209,28 +223,37 @@ async def open_loop(
 
 
 def summary(answers: Sequence[Answer]) -> Run:
-    seconds = sorted(second for second, _, _ in answers)
+    seconds = sorted(answer.seconds for answer in answers)
     quantile = simulator.quantile
     return Run(
         mean=statistics.fmean(seconds),
         p50=quantile(seconds, 0.50),
         p99=quantile(seconds, 0.99),
         longest=seconds[-1],
-        rows_per_step=statistics.fmean(rows for _, _, rows in answers),
+        rows_per_step=statistics.fmean(answer.rows for answer in answers),
     )
 
 
 def simulated(
-    arrivals: Sequence[simulator.Arrival], alone: Sequence[float], jobs: Sequence[Job]
+    arrivals: Sequence[simulator.Arrival], alone: Sequence[Answer], told: Mapping[str, Sequence[Answer]]
 ) -> dict[str, dict[str, float]]:
-    """What the simulator says of two of the runs."""
+    """What the simulator says of two of the runs, each at the machine's pace of that run."""
     profile = server_profile()
-    free = [simulator.simulate([simulator.Arrival(0.0, job.steps)], policy(FIFO, profile), profile) for job in jobs]
-    overhead = statistics.fmean(alone) - statistics.fmean(outcome.latencies[0] for outcome in free)
-    overheads = simulator.Overheads(request=overhead)
-    return {
-        name: simulator.simulate(arrivals, policy(name, profile), profile, overheads).row() for name in (FIFO, DEFAULT)
-    }
+    overheads = simulator.Overheads(request=statistics.fmean(answer.seconds - answer.networks for answer in alone))
+    rows = {}
+    for name in (FIFO, DEFAULT):
+        paced = simulator.paced(profile, pace(profile, arrivals, told[name]))
+        rows[name] = simulator.simulate(arrivals, policy(name, profile), paced, overheads).row()
+    return rows
+
+
+def pace(profile: Profile, arrivals: Sequence[simulator.Arrival], answers: Sequence[Answer]) -> float:
+    """What the steps of a run took, to what the profile says of steps of so many rows."""
+    expected = (
+        arrival.steps * profile.estimate("unet", round(answer.rows), simulator.LATENTS)
+        for arrival, answer in zip(arrivals, answers, strict=True)
+    )
+    return sum(answer.steps for answer in answers) / sum(expected)
 
 
 def policy(name: str, profile: Profile) -> Policy:

@@ -1,14 +1,13 @@
 """gesso beside its peers on a CPU: the same weights, steps and threads, in one run, for docs/cpu.md. By hand: an hour.
 
     python benchmarks/peers.py prepare                what each side needs: environments, checkpoint, bundle, exports
-    python benchmarks/peers.py measure --round 1      every side at 256 and 512 px once more (rounds add up)
+    python benchmarks/peers.py measure                gesso beside each of them, at 256 and 512 px
     python benchmarks/peers.py write                  the table of docs/cpu.md from what was measured
 
-Sides: gesso through its SDK, gRPC and a real Triton; diffusers as it is and with torch.compile; optimum's ONNX Runtime
-pipeline; OpenVINO GenAI. The last two live in environments of their own (`.venv-peers/`), since they need older
-packages. Five copies of SD 1.5 do not fit in memory at once, so a side is started, warmed up, timed REPEATS times and
-stopped, and then the next: a round. The order turns from round to round. What is there already is not made or measured
-again.
+gesso is asked through its SDK, gRPC and a real Triton. Its peers: diffusers as it is and with torch.compile; optimum's
+ONNX Runtime pipeline; OpenVINO GenAI. The last two live in environments of their own (`.venv-peers/`), since they need
+older packages. gesso and one peer stand loaded and take turns, picture by picture, so that a machine that slows down
+slows both; what counts is the median of the ratios.
 """
 
 from __future__ import annotations
@@ -21,7 +20,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,9 +36,9 @@ ENVIRONMENTS = ROOT / ".venv-peers"
 EXPORTS = ENVIRONMENTS / "exports"
 CHECKPOINT = ROOT / "checkpoints" / "bench-sd15"
 BUNDLE = ROOT / "bundles" / "bench-sd15"
-REPEATS = 2
-PROMPT = "a hot air balloon over the sea"
+TURNS = {256: 5, 512: 3}  # by pixels
 GUIDANCE = 7.5
+ANSWER = "answer: "  # what a library prints on standard output is none
 Paint = Callable[[np.ndarray, np.ndarray, int, int], Any]  # picture, mask, steps, seed
 
 
@@ -56,7 +56,7 @@ class Peer:
     export: tuple[str, ...] = ()  # how its files are made from the checkpoint
 
 
-SIZES = (Size(256, 4), Size(512, 2))
+SIZES = (Size(256, 8), Size(512, 3))
 PEERS = (
     Peer("gesso", "gesso, through Triton and the SDK"),
     Peer("diffusers", "diffusers, eager"),
@@ -84,21 +84,21 @@ def main() -> int:
     commands.add_parser("prepare")
     commands.add_parser("write")
     measuring = commands.add_parser("measure")
-    measuring.add_argument("--round", type=int, required=True)
-    measuring.add_argument("--sides", nargs="+", default=[p.name for p in PEERS], choices=[p.name for p in PEERS])
-    measuring.add_argument("--pixels", nargs="+", type=int, default=[s.side for s in SIZES])
+    others = [peer.name for peer in PEERS[1:]]
+    measuring.add_argument("--peers", nargs="+", default=others, choices=others)
+    measuring.add_argument("--pixels", nargs="+", type=int, default=[size.side for size in SIZES])
     worker = commands.add_parser("worker")  # one side in its own process: this script's own use
     worker.add_argument("name")
     worker.add_argument("pixels", type=int)
     options = parser.parse_args()
     if options.command == "worker":
-        print(json.dumps(WORKERS[options.name](next(s for s in SIZES if s.side == options.pixels))))
+        WORKERS[options.name](next(size for size in SIZES if size.side == options.pixels))
     elif options.command == "prepare":
         prepare()
     elif options.command == "measure":
         for size in SIZES:
-            if size.side in options.pixels:
-                measure(size, options.round, options.sides)
+            for name in options.peers if size.side in options.pixels else ():
+                measure(size, name)
     else:
         write()
     return 0
@@ -127,41 +127,74 @@ def prepare() -> None:
             partial.rename(made)
 
 
-def measure(size: Size, number: int, names: list[str]) -> None:
-    """Time every side that this round has not timed yet."""
-    order = [peer for peer in PEERS if peer.name in names]
-    turn = number % len(order)
-    for peer in order[turn:] + order[:turn]:
-        results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"machine": machine(), "runs": []}
-        if any((r["side"], r["pixels"], r["round"]) == (peer.name, size.side, number) for r in results["runs"]):
-            continue
-        python = ENVIRONMENTS / peer.name / "bin" / "python" if peer.packages else sys.executable
-        done = subprocess.run(
-            [str(python), __file__, "worker", peer.name, str(size.side)], stdout=subprocess.PIPE, text=True
-        )
-        said = done.stdout.strip().splitlines()
-        found = json.loads(said[-1]) if done.returncode == 0 else {"failed": f"exit status {done.returncode}"}
-        run = {"side": peer.name, "pixels": size.side, "round": number, "steps": size.steps, **found}
-        print(run, flush=True)
-        results["runs"].append(run)
-        RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+def measure(size: Size, name: str) -> None:
+    """gesso and a peer, by turns; the first of each warms it up."""
+    with worker("gesso", size) as gesso, worker(name, size) as peer:
+        turns = []
+        for seed in range(TURNS[size.side] + 1):
+            if seed % 2:
+                ours, theirs = gesso(seed), peer(seed)
+            else:
+                theirs, ours = peer(seed), gesso(seed)
+            turns.append((ours, theirs))
+    run = {
+        "peer": name,
+        "pixels": size.side,
+        "steps": size.steps,
+        "first": turns[0][1]["seconds"],
+        "seconds": [theirs["seconds"] for _, theirs in turns[1:]],
+        "gesso": [ours["seconds"] for ours, _ in turns[1:]],
+        "versions": {"gesso": turns[0][0]["versions"], name: turns[0][1]["versions"]},
+    }
+    print(json.dumps(run), flush=True)
+    kept = json.loads(RESULTS.read_text())["runs"] if RESULTS.exists() else []
+    kept = [old for old in kept if (old["peer"], old["pixels"]) != (name, size.side)]
+    RESULTS.write_text(json.dumps({"machine": machine(), "runs": [*kept, run]}, indent=2) + "\n")
 
 
-def timed(paint: Paint, size: Size, **more: Any) -> dict[str, Any]:
-    """Warm up with the very shapes, then time REPEATS pictures."""
-    rng = np.random.default_rng(0)
-    picture = rng.integers(0, 255, (size.side, size.side, 3), dtype=np.uint8)
+@contextmanager
+def worker(name: str, size: Size) -> Iterator[Callable[[int], dict[str, Any]]]:
+    """A process with a side loaded; call it with a seed to have a picture painted and timed."""
+    peer = next(peer for peer in PEERS if peer.name == name)
+    python = str(ENVIRONMENTS / name / "bin" / "python") if peer.packages else sys.executable
+    command = [python, __file__, "worker", name, str(size.side)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        asked, answered = process.stdin, process.stdout
+        assert asked is not None
+        assert answered is not None
+
+        def call(seed: int) -> dict[str, Any]:
+            asked.write(f"{seed}\n")
+            asked.flush()
+            for line in answered:
+                if line.startswith(ANSWER):
+                    answer: dict[str, Any] = json.loads(line.removeprefix(ANSWER))
+                    return answer
+            raise RuntimeError(f"{name} ended at {size.side} px")
+
+        yield call
+        asked.close()
+
+
+def serve_turns(paint: Paint, size: Size, versions: Mapping[str, str]) -> None:
+    """Paint a picture for each seed on standard input. Each is new: a side that keeps answers gains nothing by it."""
     mask = np.zeros((size.side, size.side), np.uint8)
     mask[size.side // 4 : -size.side // 4, size.side // 4 : -size.side // 4] = 255
-    times = []
-    for seed in range(REPEATS + 1):
+    for line in sys.stdin:
+        seed = int(line)
+        picture = np.random.default_rng(seed).integers(0, 255, (size.side, size.side, 3), dtype=np.uint8)
         started = time.perf_counter()
         paint(picture, mask, size.steps, seed)
-        times.append(round(time.perf_counter() - started, 4))
-    return {"first": times[0], "seconds": times[1:], "threads": threads(), **more}
+        seconds = round(time.perf_counter() - started, 4)
+        print(f"{ANSWER}{json.dumps({'seconds': seconds, 'versions': versions})}", flush=True)
 
 
-def gesso(size: Size) -> dict[str, Any]:
+def prompt(seed: int) -> str:
+    """A new one for each picture, as the picture is."""
+    return f"a hot air balloon over the sea, number {seed}"
+
+
+def gesso(size: Size) -> None:
     sys.path.insert(0, str(ROOT / "examples"))
     from importlib.metadata import version
 
@@ -171,16 +204,16 @@ def gesso(size: Size) -> dict[str, Any]:
     # Whole pictures and no blending of latents: all sides run the same networks equally often, at the same size.
     fixed = {"guidance_scale": GUIDANCE, "scheduler": "ddim", "latent_blend": False, "padding_mask_crop": -1}
     with serve(BUNDLE) as url, Client(url) as client:
-        return timed(
+        serve_turns(
             lambda picture, mask, steps, seed: client.inpaint(
-                picture, mask, PROMPT, seed=seed, num_inference_steps=steps, **fixed
+                picture, mask, prompt(seed), seed=seed, num_inference_steps=steps, **fixed
             ),
             size,
-            versions={"onnxruntime": version("onnxruntime")},
+            {"onnxruntime": version("onnxruntime")},
         )
 
 
-def diffusers(size: Size, compiled: bool = False) -> dict[str, Any]:
+def diffusers(size: Size, compiled: bool = False) -> None:
     import diffusers
     import torch
 
@@ -190,12 +223,10 @@ def diffusers(size: Size, compiled: bool = False) -> dict[str, Any]:
         pipeline.unet.compile()
         pipeline.vae.decoder.compile()
         pipeline.vae.encoder.compile()
-    return timed(
-        pipeline_paint(pipeline), size, versions={"diffusers": diffusers.__version__, "torch": torch.__version__}
-    )
+    serve_turns(pipeline_paint(pipeline), size, {"diffusers": diffusers.__version__, "torch": torch.__version__})
 
 
-def optimum(size: Size) -> dict[str, Any]:
+def optimum(size: Size) -> None:
     from importlib.metadata import version
 
     import onnxruntime
@@ -205,7 +236,7 @@ def optimum(size: Size) -> dict[str, Any]:
     options.intra_op_num_threads = threads()
     pipeline = ORTStableDiffusionInpaintPipeline.from_pretrained(EXPORTS / "optimum", session_options=options)
     packages = ("optimum-onnx", "onnxruntime", "diffusers")
-    return timed(pipeline_paint(pipeline), size, versions={name: version(name) for name in packages})
+    serve_turns(pipeline_paint(pipeline), size, {name: version(name) for name in packages})
 
 
 def pipeline_paint(pipeline: Any) -> Paint:
@@ -217,7 +248,7 @@ def pipeline_paint(pipeline: Any) -> Paint:
     pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
     return lambda picture, mask, steps, seed: pipeline(
-        PROMPT,
+        prompt(seed),
         image=Image.fromarray(picture),
         mask_image=Image.fromarray(mask),
         height=picture.shape[0],
@@ -228,7 +259,7 @@ def pipeline_paint(pipeline: Any) -> Paint:
     )
 
 
-def openvino(size: Size) -> dict[str, Any]:
+def openvino(size: Size) -> None:
     from importlib.metadata import version
 
     import openvino
@@ -246,7 +277,7 @@ def openvino(size: Size) -> dict[str, Any]:
 
     def paint(picture: np.ndarray, mask: np.ndarray, steps: int, seed: int) -> Any:
         return pipeline.generate(
-            PROMPT,
+            prompt(seed),
             openvino.Tensor(picture[None]),
             openvino.Tensor(np.repeat(mask[None, :, :, None], 3, axis=3)),
             strength=1.0,
@@ -257,10 +288,10 @@ def openvino(size: Size) -> dict[str, Any]:
             rng_seed=seed,
         )
 
-    return timed(paint, size, versions={"openvino-genai": version("openvino-genai"), "openvino": version("openvino")})
+    serve_turns(paint, size, {"openvino-genai": version("openvino-genai"), "openvino": version("openvino")})
 
 
-WORKERS: dict[str, Callable[[Size], dict[str, Any]]] = {
+WORKERS: dict[str, Callable[[Size], None]] = {
     "gesso": gesso,
     "diffusers": diffusers,
     "compile": lambda size: diffusers(size, compiled=True),
@@ -274,31 +305,27 @@ def write() -> None:
     from bench import put  # here: the workers, in environments of their own, have none of what it imports
 
     results = json.loads(RESULTS.read_text())
-    columns = [f"{size.side} px, {size.steps} steps | gesso is faster by" for size in SIZES]
-    lines = ["| guidance 7.5 | " + " | ".join(columns) + " |", "|---" * (2 * len(SIZES) + 1) + "|"]
-    medians = {(peer.name, size.side): median(results["runs"], peer, size) for peer in PEERS for size in SIZES}
-    for peer in PEERS:
+    titles = {peer.name: peer.title for peer in PEERS}
+    columns = [f"{size.side} px, {size.steps} steps | gesso beside it | gesso is faster by" for size in SIZES]
+    lines = ["| guidance 7.5 | " + " | ".join(columns) + " |", "|---" * (3 * len(SIZES) + 1) + "|"]
+    for peer in PEERS[1:]:
         cells = []
         for size in SIZES:
-            own, ours = medians[peer.name, size.side], medians["gesso", size.side]
-            cells.append(own if isinstance(own, str) else f"{own:.2f} s")
-            both = isinstance(own, float) and isinstance(ours, float) and peer.name != "gesso"
-            cells.append(f"{own / ours:.2f}x" if both else "")
+            run = next((r for r in results["runs"] if (r["peer"], r["pixels"]) == (peer.name, size.side)), None)
+            if run is None:
+                cells += ["not measured", "", ""]
+                continue
+            ratio = statistics.median(theirs / ours for theirs, ours in zip(run["seconds"], run["gesso"], strict=True))
+            seconds = (statistics.median(run[key]) for key in ("seconds", "gesso"))
+            cells += [*(f"{value:.2f} s" for value in seconds), f"{ratio:.2f}x"]
         lines.append(f"| {peer.title} | " + " | ".join(cells) + " |")
-    ran = [run for run in results["runs"] if "versions" in run]
-    used = {run["side"]: ", ".join(f"{name} {number}" for name, number in run["versions"].items()) for run in ran}
-    about = ", ".join(f"{key} {value}" for key, value in results["machine"].items())
-    about += "; " + "; ".join(f"{peer.title}: {used[peer.name]}" for peer in PEERS if peer.name in used)
-    put(PAGE, MARK, "\n".join([*lines, "", f"Machine and versions: {about}."]))
-
-
-def median(runs: list[dict[str, Any]], peer: Peer, size: Size) -> float | str:
-    """Seconds, or why there are none."""
-    own = [run for run in runs if (run["side"], run["pixels"]) == (peer.name, size.side)]
-    times = [second for run in own for second in run.get("seconds", ())]
-    if times:
-        return statistics.median(times)
-    return str(own[-1]["failed"]) if own else "not measured"
+    used = {titles[name]: versions for run in results["runs"] for name, versions in run["versions"].items()}
+    about = [f"{key} {value}" for key, value in results["machine"].items()]
+    about = [", ".join(about)] + [
+        f"{title}: " + ", ".join(f"{name} {number}" for name, number in versions.items())
+        for title, versions in used.items()
+    ]
+    put(PAGE, MARK, "\n".join([*lines, "", f"Machine and versions: {'; '.join(about)}."]))
 
 
 def threads() -> int:

@@ -175,6 +175,16 @@ def capacity(profile: Profile, overheads: Overheads = NONE, steps: Sequence[int]
     return 1 / statistics.fmean(seconds(count) for count in steps)
 
 
+def paced(profile: Profile, factor: float) -> Profile:
+    """The profile of a machine on which every call takes `factor` times as long."""
+    return Profile(
+        {
+            network: {size: {rows: factor * took for rows, took in times.items()} for size, times in sizes.items()}
+            for network, sizes in profile.seconds.items()
+        }
+    )
+
+
 def quantile(ordered: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 

@@ -76,3 +76,19 @@ def test_the_bundle_comes_from_the_parameter_or_else_from_the_environment(monkey
     monkeypatch.delenv("GESSO_BUNDLE")
     with pytest.raises(SettingsError, match="GESSO_BUNDLE"):
         Settings().bundle_path()
+
+
+@pytest.mark.parametrize(
+    ("set_to", "on_gpu"),
+    [
+        ({}, False),
+        ({"engine": "triton"}, False),
+        ({"network_backend": "tensorrt"}, False),  # of an engine that does not run
+        ({"engine": "tensorrt"}, True),
+        ({"engine": "triton", "network_backend": "tensorrt"}, True),
+        ({"providers": "cuda,cpu"}, True),
+    ],
+)
+def test_what_runs_on_a_gpu_is_known(set_to: dict[str, str], on_gpu: bool) -> None:
+    """Guards the GPU's metrics, which Triton shows only if told to."""
+    assert Settings(**set_to).on_gpu is on_gpu

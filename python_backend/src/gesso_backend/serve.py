@@ -133,7 +133,7 @@ def _command(
         "backend-directory": backends,
         "model-control-mode": "none",
         "exit-timeout-secs": EXIT_SECONDS,
-        "allow-gpu-metrics": "false",
+        "allow-gpu-metrics": str(settings.on_gpu).lower(),
     }
     for name, port in dataclasses.asdict(ports).items():
         flags |= {f"{name}-address": options.host, f"{name}-port": port}

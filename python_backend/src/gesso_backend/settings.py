@@ -78,6 +78,12 @@ class Settings:
         return tuple(self.providers.split(","))
 
     @property
+    def on_gpu(self) -> bool:
+        """Whether any network runs on a GPU."""
+        backends = (self.engine, self.network_backend if self.engine == "triton" else "")
+        return "tensorrt" in backends or self.provider_names != ("cpu",)
+
+    @property
     def sizes(self) -> tuple[int, ...]:
         """`batch_sizes`, ascending."""
         return tuple(sorted(set(_numbers("batch_sizes", self.batch_sizes, least=1))))
