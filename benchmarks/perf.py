@@ -124,7 +124,9 @@ def measure(model: str, count: int, record: dict[str, Any]) -> dict[str, Any]:
             curve["gesso"] = gesso_curve(Path(folder))
     versions = {**machine(threads), "triton": "2.51.0 (24.10, PyPI)", "perf_analyzer": perf_analyzer.VERSION}
     done = kept + [asdict(run) for run in runs]
-    return {"machine": versions, "loads": list(LOADS), "rates": rates, "runs": done, "curve": curve}
+    record = {"machine": versions, "loads": list(LOADS), "rates": rates, "runs": done, "curve": curve}
+    read: dict[str, Any] = json.loads(json.dumps(record))  # as it will be read again: its keys are words
+    return read
 
 
 def server_of(model: str, threads: int) -> AbstractContextManager[Server]:
