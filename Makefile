@@ -63,9 +63,9 @@ bench-gpu: setup  ## the GPU's numbers alone
 bench-load: setup  ## the scheduler under load (about half an hour)
 	@$(RUN) benchmarks/load.py
 
-bench-peers: setup  ## gesso beside its peers on a CPU, in their own environments (an hour)
+bench-peers: setup  ## gesso beside its peers on a CPU, in their own environments (half an hour)
 	@$(RUN) benchmarks/peers.py prepare
-	@$(RUN) benchmarks/peers.py measure --round 1
+	@$(RUN) benchmarks/peers.py measure
 	@$(RUN) benchmarks/peers.py write
 
 bench-triton: setup  ## perf_analyzer against gesso and a diffusers pipeline in Triton (about 10 minutes)
