@@ -32,6 +32,8 @@ from typing import Any
 
 import numpy as np
 
+import turns
+
 ROOT = Path(__file__).parent.parent
 UNET = ROOT / "bundles" / "bench-sd15" / "unet.onnx"
 RESULTS = ROOT / "benchmarks" / "results" / "cpu-engine.json"
@@ -214,25 +216,13 @@ def batch(name: str) -> dict[str, float]:
 def worker(name: str) -> Iterator[Callable[..., dict[str, Any]]]:
     """A process with the variant loaded; call it with a latent size and, if not two, the rows."""
     python = str(OPENVINO) if VARIANTS[name].openvino else sys.executable
-    with subprocess.Popen(
-        [python, __file__, "worker", name],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **VARIANTS[name].environment},
-    ) as process:
-        asked, answered = process.stdin, process.stdout
-        assert asked is not None
-        assert answered is not None
+    with turns.side([python, __file__, "worker", name], VARIANTS[name].environment) as ask:
 
         def call(side: int, rows: list[int] | None = None) -> dict[str, Any]:
-            asked.write(json.dumps({"side": side, "rows": rows or [0, 1]}) + "\n")
-            asked.flush()
-            answer: dict[str, Any] = json.loads(answered.readline())
+            answer: dict[str, Any] = ask({"side": side, "rows": rows or [0, 1]})
             return answer
 
         yield call
-        asked.close()
 
 
 def work(variant: Variant) -> None:
@@ -246,7 +236,7 @@ def work(variant: Variant) -> None:
             answer = call(arrays)
             seconds = time.perf_counter() - started
             np.save(f"{folder}/answer.npy", answer)
-            print(json.dumps({"seconds": seconds, "answer": f"{folder}/answer.npy"}), flush=True)
+            turns.answer({"seconds": seconds, "answer": f"{folder}/answer.npy"})
 
 
 def onnxruntime_call(variant: Variant) -> Call:

@@ -1,4 +1,4 @@
-"""gesso beside its peers on a CPU: the same weights, steps and threads, in one run, for docs/cpu.md. By hand: an hour.
+"""gesso beside its peers on a CPU: the same weights, steps and threads, for docs/cpu.md. By hand: half an hour.
 
     python benchmarks/peers.py prepare                what each side needs: environments, checkpoint, bundle, exports
     python benchmarks/peers.py measure                gesso beside each of them, at 256 and 512 px
@@ -20,13 +20,15 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+import turns
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "peers.json"
@@ -38,7 +40,6 @@ CHECKPOINT = ROOT / "checkpoints" / "bench-sd15"
 BUNDLE = ROOT / "bundles" / "bench-sd15"
 TURNS = {256: 3, 512: 2}  # by pixels
 GUIDANCE = 7.5
-ANSWER = "answer: "  # what a library prints on standard output is none
 Paint = Callable[[np.ndarray, np.ndarray, int, int], Any]  # picture, mask, steps, seed
 
 
@@ -130,21 +131,21 @@ def prepare() -> None:
 def measure(size: Size, name: str) -> None:
     """gesso and a peer, by turns; the first of each warms it up."""
     with worker("gesso", size) as gesso, worker(name, size) as peer:
-        turns = []
+        pairs = []
         for seed in range(TURNS[size.side] + 1):
             if seed % 2:
                 ours, theirs = gesso(seed), peer(seed)
             else:
                 theirs, ours = peer(seed), gesso(seed)
-            turns.append((ours, theirs))
+            pairs.append((ours, theirs))
     run = {
         "peer": name,
         "pixels": size.side,
         "steps": size.steps,
-        "first": turns[0][1]["seconds"],
-        "seconds": [theirs["seconds"] for _, theirs in turns[1:]],
-        "gesso": [ours["seconds"] for ours, _ in turns[1:]],
-        "versions": {"gesso": turns[0][0]["versions"], name: turns[0][1]["versions"]},
+        "first": pairs[0][1]["seconds"],
+        "seconds": [theirs["seconds"] for _, theirs in pairs[1:]],
+        "gesso": [ours["seconds"] for ours, _ in pairs[1:]],
+        "versions": {"gesso": pairs[0][0]["versions"], name: pairs[0][1]["versions"]},
     }
     print(json.dumps(run), flush=True)
     kept = json.loads(RESULTS.read_text())["runs"] if RESULTS.exists() else []
@@ -152,28 +153,11 @@ def measure(size: Size, name: str) -> None:
     RESULTS.write_text(json.dumps({"machine": machine(), "runs": [*kept, run]}, indent=2) + "\n")
 
 
-@contextmanager
-def worker(name: str, size: Size) -> Iterator[Callable[[int], dict[str, Any]]]:
+def worker(name: str, size: Size) -> AbstractContextManager[Callable[[int], Any]]:
     """A process with a side loaded; call it with a seed to have a picture painted and timed."""
     peer = next(peer for peer in PEERS if peer.name == name)
     python = str(ENVIRONMENTS / name / "bin" / "python") if peer.packages else sys.executable
-    command = [python, __file__, "worker", name, str(size.side)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        asked, answered = process.stdin, process.stdout
-        assert asked is not None
-        assert answered is not None
-
-        def call(seed: int) -> dict[str, Any]:
-            asked.write(f"{seed}\n")
-            asked.flush()
-            for line in answered:
-                if line.startswith(ANSWER):
-                    answer: dict[str, Any] = json.loads(line.removeprefix(ANSWER))
-                    return answer
-            raise RuntimeError(f"{name} ended at {size.side} px")
-
-        yield call
-        asked.close()
+    return turns.side([python, __file__, "worker", name, str(size.side)])
 
 
 def serve_turns(paint: Paint, size: Size, versions: Mapping[str, str]) -> None:
@@ -186,7 +170,7 @@ def serve_turns(paint: Paint, size: Size, versions: Mapping[str, str]) -> None:
         started = time.perf_counter()
         paint(picture, mask, size.steps, seed)
         seconds = round(time.perf_counter() - started, 4)
-        print(f"{ANSWER}{json.dumps({'seconds': seconds, 'versions': versions})}", flush=True)
+        turns.answer({"seconds": seconds, "versions": versions})
 
 
 def prompt(seed: int) -> str:
