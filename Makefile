@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && echo $$p && break; done)
 VENV ?= .venv
 RUN := $(VENV)/bin/python
-PREFLIGHT := python_backend/src/gesso_backend/preflight.py
+PREFLIGHT := python_backend/src/gesso_backend/host/preflight.py
 PIP := $(VENV)/bin/pip install --quiet --disable-pip-version-check
 DEV := pytest pytest-xdist hypothesis ruff mypy pyyaml
 BUNDLE ?= bundles/little-world

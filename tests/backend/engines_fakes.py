@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from backend.fakes import fake_bundle
-from gesso_backend.bundle import Bundle
-from gesso_backend.engines import plan as plans
+from gesso_backend.engines.tensorrt import plan as plans
+from gesso_backend.model.bundle import Bundle
 
 GPU, CAPABILITY, TENSORRT = "NVIDIA H100 80GB HBM3", "9.0", "11.4.0.106"
 HEADER = struct.pack("<II16x4B", plans.TAG, 0, 11, 4, 0, 106)
@@ -176,7 +176,14 @@ class FakeEngine:
 
 def shape_of(shape: tuple[Any, ...], sample: tuple[int, ...]) -> tuple[int, ...]:
     """An input's shape beside a `sample` of this one."""
-    axes = {"batch": sample[0], "height": sample[2], "width": sample[3], "lh": sample[2], "lw": sample[3], "tokens": 8}
+    axes = {
+        "batch": sample[0],
+        "latent_height": sample[2],
+        "latent_width": sample[3],
+        "lh": sample[2],
+        "lw": sample[3],
+        "tokens": 8,
+    }
     return tuple(axes[axis] if isinstance(axis, str) else axis for axis in shape)
 
 

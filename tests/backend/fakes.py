@@ -15,14 +15,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gesso_backend import bundle as bundles
-from gesso_backend.bundle import Bundle
+from gesso_backend.engines.engine import Engine, EngineSet
 from gesso_backend.errors import RequestError
-from gesso_backend.events import Event
-from gesso_backend.samplers import SAMPLERS
-from gesso_backend.service import Service
+from gesso_backend.kinds import Kind, parse_bundle
+from gesso_backend.kinds.diffusion.bundle import DiffusionBundle
+from gesso_backend.kinds.diffusion.diffusion import Diffusion
+from gesso_backend.kinds.diffusion.samplers import SAMPLERS
+from gesso_backend.kinds.diffusion.tokens import Tokens
+from gesso_backend.serving.events import Event
+from gesso_backend.serving.job import Job
+from gesso_backend.serving.service import Service
 from gesso_backend.settings import Settings
-from gesso_backend.tokens import Tokens
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -41,26 +44,29 @@ def _network(name: str, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -
 
 def manifest(in_channels: int = 9) -> dict[str, Any]:
     """bundle.json of a model whose latents are an eighth of its pictures. A fresh copy each time, to spoil at will."""
-    b, h, w = "batch", "height", "width"
+    b, h, w, lh, lw = "batch", "height", "width", "latent_height", "latent_width"
     networks = {
         "text_encoder": _network(
             "text_encoder", {"input_ids": [b, TOKENS], "clip_skip": [b]}, {"prompt_embeds": [b, TOKENS, 4]}
         ),
         "unet": _network(
             "unet",
-            {"sample": [b, in_channels, h, w], "timestep": [b], "encoder_hidden_states": [b, "tokens", 4]},
-            {"noise_pred": [b, 4, h, w]},
+            {"sample": [b, in_channels, lh, lw], "timestep": [b], "encoder_hidden_states": [b, "tokens", 4]},
+            {"noise_pred": [b, 4, lh, lw]},
         ),
-        "vae_encoder": _network("vae_encoder", {"sample": [b, 3, h, w]}, {"moments": [b, 8, "lh", "lw"]}),
-        "vae_decoder": _network("vae_decoder", {"latents": [b, 4, "lh", "lw"]}, {"image": [b, 3, h, w]}),
+        "vae_encoder": _network("vae_encoder", {"sample": [b, 3, h, w]}, {"moments": [b, 8, lh, lw]}),
+        "vae_decoder": _network("vae_decoder", {"latents": [b, 4, lh, lw]}, {"image": [b, 3, h, w]}),
     }
     files = [spec["file"] for spec in networks.values()] + ["tokenizer/tokenizer.json"]
     return copy.deepcopy(
         {
-            "schema_version": 3,
+            "schema_version": 4,
+            "kind": "diffusion",
             "name": "fake",
             "family": "stable-diffusion",
             "networks": networks,
+            "denoiser": "unet",
+            "native_inpainting": in_channels == 9,
             "scheduler": {"config": {"_class_name": "PNDMScheduler", "skip_prk_steps": True, "steps_offset": 1}},
             "vae": {"factor": 8, "latent_channels": 4, "scaling_factor": 0.5, "shift_factor": 0.25},
             "size": {"native": 64, "multiple": 8, "max_pixels": 128 * 128},
@@ -84,7 +90,6 @@ def manifest(in_channels: int = 9) -> dict[str, Any]:
                 "guidance_scale": {"type": "float", "default": 7.5, "minimum": 0.0, "maximum": 50.0},
                 "guidance_rescale": {"type": "float", "default": 0.0, "minimum": 0.0, "maximum": 1.0},
                 "strength": {"type": "float", "default": 1.0, "minimum": 0.0, "maximum": 1.0},
-                "seed": {"type": "int", "minimum": 0, "maximum": 2**63 - 1},
                 "scheduler": {
                     "type": "string", "default": "ddim",
                     "choices": [name for name in SAMPLERS if not name.startswith("flow_")],
@@ -93,12 +98,6 @@ def manifest(in_channels: int = 9) -> dict[str, Any]:
                 "timesteps": {"type": "ints", "minimum": 0, "maximum": 10000, "max_items": 200},
                 "sigmas": {"type": "floats", "minimum": 0.0, "maximum": 1000.0, "max_items": 201},
                 "eta": {"type": "float", "default": 0.0, "minimum": 0.0, "maximum": 1.0},
-                "num_images_per_prompt": {"type": "int", "default": 1, "minimum": 1, "maximum": 8},
-                "padding_mask_crop": {"type": "int", "minimum": -1, "maximum": 4096},
-                "mask_feather": {"type": "int", "default": 0, "minimum": 0, "maximum": 256},
-                "latent_blend": {"type": "bool", "default": True},
-                "require_native": {"type": "bool", "default": False},
-                "preview_every": {"type": "int", "default": 0, "minimum": 0, "maximum": 200},
             },
             "task_defaults": {"image_to_image": {"strength": 0.8}},
             "source": {"checkpoint": "made up", "revision": None, "pipeline": "StableDiffusionInpaintPipeline"},
@@ -110,8 +109,10 @@ def manifest(in_channels: int = 9) -> dict[str, Any]:
     )  # fmt: skip
 
 
-def fake_bundle(in_channels: int = 9) -> Bundle:
-    return bundles.parse(manifest(in_channels))
+def fake_bundle(in_channels: int = 9) -> DiffusionBundle:
+    bundle = parse_bundle(manifest(in_channels))
+    assert isinstance(bundle, DiffusionBundle)
+    return bundle
 
 
 def write_bundle(folder: Path) -> Path:
@@ -257,12 +258,17 @@ class FakeClock:
         return self.now
 
 
+def engine_set(engines: Mapping[str, Engine] | EngineSet) -> EngineSet:
+    return engines if isinstance(engines, EngineSet) else EngineSet.alike(engines, "fake")
+
+
 @contextmanager
 def serving(
-    engines: Mapping[str, Callable[..., Arrays]] | None = None,
+    engines: Mapping[str, Callable[..., Arrays]] | EngineSet | None = None,
     *,
-    bundle: Bundle | None = None,
+    bundle: DiffusionBundle | None = None,
     tokenizers: Any = None,
+    kind: Kind[Any, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
     **edges: Any,
 ) -> Iterator[Service]:
@@ -271,9 +277,8 @@ def serving(
     settings: fields of `Settings`; edges: further arguments of `Service`.
     """
     service = Service(
-        bundle or fake_bundle(),
-        tokenizers or {"text_encoder": FakeTokenizer()},
-        engines or FakeEngines(),
+        kind or Diffusion(bundle or fake_bundle(), tokenizers or {"text_encoder": FakeTokenizer()}),
+        engine_set(engines or FakeEngines()),
         Settings(**{"drain_seconds": WAIT_SECONDS, "cache_mib": 0, **(settings or {})}),
         **edges,
     )
@@ -311,6 +316,11 @@ def hole(height: int, width: int) -> npt.NDArray[np.uint8]:
     mask = np.zeros((height, width), np.uint8)
     mask[height // 4 : height - height // 4, width // 4 : width - width // 4] = 255
     return mask
+
+
+def prepared(job: Job) -> bool:
+    """Whether it stands at the loop's door."""
+    return "prepare" in job.account.times()["timings_ms"]
 
 
 def until(condition: Callable[[], object]) -> None:

@@ -13,8 +13,8 @@ import pytest
 
 from backend.fakes import fake_bundle, manifest, write_bundle
 from backend.real import Real
-from gesso_backend import bundle as bundles
 from gesso_backend.errors import BundleError
+from gesso_backend.kinds import open_bundle, parse_bundle
 
 Document = dict[str, Any]
 
@@ -45,12 +45,12 @@ FAULTS: dict[str, tuple[Callable[[Document], None], str]] = {
     "unknown key": (put("flavour", 1), "flavour: unknown key"),
     "unknown key in a part": (put("vae.colour", 1), "vae.colour: unknown key"),
     "unknown key in a network": (put("networks.unet.engine", "x"), "networks.unet.engine: unknown key"),
-    "unknown key of a bound": (put("parameters.seed.max", 1), "parameters.seed.max: unknown key"),
+    "unknown key of a bound": (put("parameters.strength.max", 1), "parameters.strength.max: unknown key"),
     "missing key": (drop("license"), "license: missing"),
     "missing key in a part": (drop("size.native"), "size.native: missing"),
     "missing key in a file": (drop("files"), "files: missing"),
-    "missing type of a parameter": (drop("parameters.seed.type"), "parameters.seed.type: missing"),
-    "missing parameter": (drop("parameters.seed"), "parameters.seed: missing"),
+    "missing type of a parameter": (drop("parameters.strength.type"), "parameters.strength.type: missing"),
+    "missing parameter": (drop("parameters.strength"), "parameters.strength: missing"),
     "unknown parameter": (put("parameters.cfg", {"type": "int"}), "parameters.cfg: unknown key"),
     "missing network": (drop("networks.unet"), "networks: 'unet' is missing"),
     "text for a number": (put("vae.factor", "8"), "vae.factor: expected int, found '8'"),
@@ -62,11 +62,26 @@ FAULTS: dict[str, tuple[Callable[[Document], None], str]] = {
     "object for a list": (put("preview_rgb.bias", {}), "preview_rgb.bias: expected a list, found {}"),
     "text in a list": (put("preview_rgb.bias", [0, "0", 0]), "preview_rgb.bias[1]: expected float, found '0'"),
     "unknown type of a parameter": (
-        put("parameters.seed.type", "integer"),
-        "parameters.seed.type: 'integer' is not one of string, int, float, bool",
+        put("parameters.strength.type", "integer"),
+        "parameters.strength.type: 'integer' is not one of string, int, float, bool",
     ),
-    "another schema": (put("schema_version", 4), "schema_version: 4 is not 3; export again with this gesso-export"),
-    "no schema": (drop("schema_version"), "schema_version: None is not 3; export again with this gesso-export"),
+    "another schema": (put("schema_version", 3), "schema_version: 3 is not 4; export again with this gesso-export"),
+    "no schema": (drop("schema_version"), "schema_version: None is not 4; export again with this gesso-export"),
+    "another kind": (put("kind", "video"), "kind: 'video' is not one of diffusion"),
+    "a kind that is no text": (put("kind", ["diffusion"]), "kind: ['diffusion'] is not one of diffusion"),
+    "a plain network called native": (
+        put("networks.unet.inputs.sample.shape", ["batch", 4, "latent_height", "latent_width"]),
+        "networks.unet.inputs.sample: 4 channels, expected 9",
+    ),
+    "a native one called plain": (
+        put("native_inpainting", False),
+        "networks.unet.inputs.sample: 9 channels, expected 4",
+    ),
+    "a denoiser that is not there": (put("denoiser", "dit"), "networks: 'dit' is missing"),
+    "an axis of another name": (
+        put("networks.unet.outputs.noise_pred.shape", ["batch", 4, "h", "w"]),
+        "networks.unet.outputs.noise_pred: 'h' is not one of batch, tokens, latent_height, latent_width, height, width",
+    ),
     "another family": (
         put("family", "kandinsky"),
         "family: 'kandinsky' is not one of flux, stable-diffusion-xl, stable-diffusion",
@@ -80,8 +95,8 @@ FAULTS: dict[str, tuple[Callable[[Document], None], str]] = {
         "tokenizers.text_encoder.file: 't.json' is not in files",
     ),
     "five channels": (
-        put("networks.unet.inputs.sample.shape", ["batch", 5, "height", "width"]),
-        "networks.unet.inputs.sample: 5 channels, expected 4 or 9",
+        put("networks.unet.inputs.sample.shape", ["batch", 5, "latent_height", "latent_width"]),
+        "networks.unet.inputs.sample: 5 channels, expected 9",
     ),
     "a preview of three latents": (put("preview_rgb.matrix", [[0, 0, 0]] * 3), "preview_rgb.matrix: 3 rows for 4"),
 }
@@ -94,7 +109,7 @@ def test_a_fault_in_the_manifest_names_its_key(fault: str) -> None:
     document = manifest()
     change(document)
     with pytest.raises(BundleError) as caught:
-        bundles.parse(document)
+        parse_bundle(document)
     assert str(caught.value).startswith(message)
 
 
@@ -102,17 +117,18 @@ def test_a_fault_in_the_manifest_names_its_key(fault: str) -> None:
 def test_a_manifest_that_is_no_object_is_a_bundle_error(document: Any) -> None:
     """Guards against a traceback for a file that is JSON but nothing else."""
     with pytest.raises(BundleError, match=r"bundle\.json: expected an object"):
-        bundles.parse(document)
+        parse_bundle(document)
 
 
 def test_a_whole_manifest_becomes_frozen_dataclasses() -> None:
     """Guards the tests above, which prove nothing if the unspoiled manifest fails; and the types that come out."""
-    bundle = bundles.parse(manifest())
+    bundle = fake_bundle()
+    assert bundle == parse_bundle(manifest())
     assert bundle.native_inpainting
     assert not fake_bundle(in_channels=4).native_inpainting
     assert bundle.preview_rgb.matrix[1] == (0.0, 1.0, 0.0)
     assert type(bundle.preview_rgb.matrix[1][1]) is float
-    assert bundle.networks["unet"].inputs["sample"].shape == ("batch", 9, "height", "width")
+    assert bundle.networks["unet"].inputs["sample"].shape == ("batch", 9, "latent_height", "latent_width")
     assert bundle.source.revision is None
     assert bundle.parameters["scheduler"].choices is not None
     assert bundle.parameters["seed"].default is None
@@ -126,10 +142,10 @@ def test_describe_is_json_and_has_no_secrets_of_the_export() -> None:
     """Guards what clients are told: bounds and sizes, not paths, hashes or the checkpoint's place."""
     described = json.loads(json.dumps(fake_bundle().describe()))
     assert set(described) == {
-        "schema_version", "name", "family", "native_inpainting", "tasks", "size", "parameters", "task_defaults",
+        "schema_version", "kind", "name", "family", "native_inpainting", "tasks", "size", "parameters", "task_defaults",
     }  # fmt: skip
-    assert described["parameters"]["seed"] == {"type": "int", "minimum": 0, "maximum": 2**63 - 1}
-    assert described["parameters"]["latent_blend"] == {"type": "bool", "default": True}
+    assert described["parameters"]["seed"] == {"type": "int", "datatype": "INT64", "minimum": 0, "maximum": 2**63 - 1}
+    assert described["parameters"]["latent_blend"] == {"type": "bool", "datatype": "BOOL", "default": True}
 
 
 # Files
@@ -143,13 +159,13 @@ def folder(tmp_path: Path) -> Path:
 
 def fails(folder: Path) -> str:
     with pytest.raises(BundleError) as caught:
-        bundles.load(folder)
+        open_bundle(folder)
     return str(caught.value)
 
 
 def test_a_whole_folder_loads(folder: Path) -> None:
     """Guards the tests below, as above."""
-    assert bundles.load(folder) == bundles.parse(json.loads((folder / "bundle.json").read_text()))
+    assert open_bundle(folder) == parse_bundle(json.loads((folder / "bundle.json").read_text()))
 
 
 def test_a_folder_without_a_manifest_is_no_bundle(tmp_path: Path) -> None:
@@ -203,5 +219,5 @@ def test_a_path_that_leads_outside_is_refused(folder: Path, name: str) -> None:
 
 def test_what_the_exporter_writes_loads(real: Real) -> None:
     """Guards the fake manifest of these tests against drifting from the real ones."""
-    assert set(bundles.parse(manifest()).parameters) == set(real.bundle.parameters)
-    assert bundles.load(real.folder) == real.bundle
+    assert set(parse_bundle(manifest()).parameters) == set(real.bundle.parameters)
+    assert open_bundle(real.folder) == real.bundle

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.fakes import Arrays, FakeClient, FakeEngines, hole, inputs, picture, serving
-from gesso_backend.cache import Cache
-from gesso_backend.calls import digest
+from gesso_backend.call import digest
+from gesso_backend.serving.cache import Cache
 from gesso_backend.settings import Settings
 
 CACHED = {"cache_mib": Settings.cache_mib}

@@ -22,8 +22,8 @@ from backend.fakes import (
     serving,
     until,
 )
-from gesso_backend.events import Event
-from gesso_backend.tokens import Tokens
+from gesso_backend.kinds.diffusion.tokens import Tokens
+from gesso_backend.serving.events import Event
 
 BOTH_LOOPS = pytest.mark.parametrize("loop", ["batched", "plain"])
 

@@ -11,13 +11,14 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from backend.fakes import FakeTokenizer, fake_bundle, inputs, picture
-from gesso_backend import canvas as canvases
-from gesso_backend.bundle import SizeSpec
-from gesso_backend.canvas import WHOLE_IMAGE, Canvas
-from gesso_backend.finish import enlarge, paint
-from gesso_backend.mask import binarise
-from gesso_backend.prepare import Prepared, prepare
-from gesso_backend.request import parse
+from gesso_backend.kinds.diffusion.families import FAMILIES
+from gesso_backend.kinds.diffusion.paint import enlarge, paint
+from gesso_backend.kinds.diffusion.prepared import Prepared, prepare
+from gesso_backend.kinds.diffusion.request import parse
+from gesso_backend.model.bundle import SizeSpec
+from gesso_backend.pixels import canvas as canvases
+from gesso_backend.pixels.canvas import WHOLE_IMAGE, Canvas
+from gesso_backend.pixels.mask import binarise
 
 sides = st.integers(1, 700)
 specs = st.builds(
@@ -190,7 +191,7 @@ def test_an_unscaled_mask_is_not_widened(height: int, width: int) -> None:
 def prepared_of(image: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8] | None, **values: Any) -> Prepared:
     bundle = fake_bundle()
     request = parse(inputs(image=image, mask_image=mask, **values), bundle)
-    return prepare(request, bundle, {"text_encoder": FakeTokenizer()})  # type: ignore[dict-item]
+    return prepare(request, bundle, FAMILIES[bundle.family], {"text_encoder": FakeTokenizer()})  # type: ignore[dict-item]
 
 
 def repainted(prepared: Prepared, seed: int) -> npt.NDArray[np.uint8]:

@@ -12,25 +12,27 @@ import torch
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
 
 from backend.fakes import TOKENS, Arrays, FakeEngines, FakeTokenizer, fake_bundle, hole, inputs, picture
-from gesso_backend import denoise
-from gesso_backend.bundle import Bundle
-from gesso_backend.calls import Call
-from gesso_backend.denoise import Conditions, Preview, Progress, encode, preview_rgb, sample
+from gesso_backend.call import Call
 from gesso_backend.errors import InternalError
-from gesso_backend.families import clip
-from gesso_backend.noise import NoiseStream
-from gesso_backend.prepare import Prepared, prepare, to_network, to_picture
-from gesso_backend.request import parse
-from gesso_backend.samplers import advance, estimate_x0
+from gesso_backend.kinds.diffusion import denoise
+from gesso_backend.kinds.diffusion.bundle import DiffusionBundle
+from gesso_backend.kinds.diffusion.denoise import Conditions, encode, preview_rgb, sample
+from gesso_backend.kinds.diffusion.families import FAMILIES, clip
+from gesso_backend.kinds.diffusion.noise import NoiseStream
+from gesso_backend.kinds.diffusion.prepared import Prepared, prepare
+from gesso_backend.kinds.diffusion.request import parse
+from gesso_backend.kinds.diffusion.samplers import advance, estimate_x0
+from gesso_backend.kinds.kind import Preview, Progress
+from gesso_backend.pixels.pixels import to_network, to_picture
 
 IMAGE, MASK = picture(32, 48), hole(32, 48)
 SHAPE = (1, 4, 4, 6)
 STEPS = 3
 
 
-def prepared_of(bundle: Bundle, **values: Any) -> Prepared:
+def prepared_of(bundle: DiffusionBundle, **values: Any) -> Prepared:
     request = parse(inputs(**{"num_inference_steps": STEPS, "seed": 5, **values}), bundle)
-    return prepare(request, bundle, {"text_encoder": FakeTokenizer()})  # type: ignore[dict-item]
+    return prepare(request, bundle, FAMILIES[bundle.family], {"text_encoder": FakeTokenizer()})  # type: ignore[dict-item]
 
 
 def drive(generator: Generator[Any, Any, Any], engines: dict[str, Callable[..., Arrays]]) -> tuple[list[Any], Any]:
@@ -47,13 +49,13 @@ def drive(generator: Generator[Any, Any, Any], engines: dict[str, Callable[..., 
 
 
 def run(
-    bundle: Bundle, engines: dict[str, Callable[..., Arrays]] | None = None, **values: Any
+    bundle: DiffusionBundle, engines: dict[str, Callable[..., Arrays]] | None = None, **values: Any
 ) -> tuple[list[Any], Any]:
     """A whole request of one image; everything it yielded, and its canvas."""
     engines = engines or FakeEngines()
     prepared = prepared_of(bundle, **values)
-    before, conditions = drive(encode(prepared, bundle), engines)
-    after, canvas = drive(sample(prepared, conditions, bundle, 0), engines)
+    before, conditions = drive(encode(prepared, bundle, FAMILIES[bundle.family]), engines)
+    after, canvas = drive(sample(prepared, conditions, bundle, FAMILIES[bundle.family], 0), engines)
     return before + after, canvas
 
 
@@ -125,11 +127,11 @@ def test_each_step_has_the_timestep_and_scale_of_its_row() -> None:
     bundle = fake_bundle(in_channels=4)
     prepared = prepared_of(bundle, scheduler="euler")
     items, _ = run(bundle, scheduler="euler")
-    steps = prepared.plan.steps
+    steps = prepared.table.steps
     for call, step in zip(unet_calls(items), steps, strict=True):
         assert call.inputs["timestep"].tolist() == [np.float32(step.timestep)] * 2
         assert call.inputs["timestep"].dtype == np.float32
-    start = NoiseStream(5).normal(SHAPE) * np.float32(prepared.plan.init_noise_sigma)
+    start = NoiseStream(5).normal(SHAPE) * np.float32(prepared.table.init_noise_sigma)
     np.testing.assert_array_equal(unet_calls(items)[0].inputs["sample"][:1], start * np.float32(steps[0].input_scale))
 
 
@@ -192,7 +194,7 @@ def test_guidance_is_unconditional_plus_scale_times_the_difference() -> None:
     items, _ = run(bundle, engines, prompt="p", negative_prompt="n", guidance_scale=3.5)
     texts = unet_calls(items)[0].inputs["encoder_hidden_states"][:, 0, 0]
     assert texts.tolist() == [np.float32(ord(letter) / 128) for letter in "np"]
-    step = prepared_of(bundle).plan.steps[0]
+    step = prepared_of(bundle).table.steps[0]
     guided = told[0][:1] + np.float32(3.5) * (told[0][1:] - told[0][:1])
     expected = advance(step, [NoiseStream(5).normal(SHAPE)], [guided], None)
     np.testing.assert_array_equal(unet_calls(items)[1].inputs["sample"][:1], expected)
@@ -206,7 +208,7 @@ def test_image_to_image_starts_from_the_noised_picture() -> None:
     stream = NoiseStream(5)
     mean, logvar = np.split(FakeEngines()["vae_encoder"](sample=to_network(IMAGE))["moments"], 2, axis=1)
     latents = (mean + np.exp(0.5 * logvar) * stream.normal(SHAPE) - np.float32(0.25)) * np.float32(0.5)
-    signal, sigma = prepared_of(bundle, **values).plan.start
+    signal, sigma = prepared_of(bundle, **values).table.start
     expected = np.float32(signal) * latents + np.float32(sigma) * stream.normal(SHAPE)
     np.testing.assert_array_equal(unet_calls(items)[0].inputs["sample"], expected)
 
@@ -244,10 +246,10 @@ def test_a_sampler_that_draws_draws_once_a_step_from_the_requests_own_stream() -
     bundle = fake_bundle(in_channels=4)
     values = {"scheduler": "euler_ancestral", "guidance_scale": 1.0}
     items, _ = run(bundle, **values)
-    plan = prepared_of(bundle, **values).plan
+    table = prepared_of(bundle, **values).table
     stream, engines = NoiseStream(5), FakeEngines()
-    x = stream.normal(SHAPE) * np.float32(plan.init_noise_sigma)
-    for call, step in zip(unet_calls(items), plan.steps, strict=True):
+    x = stream.normal(SHAPE) * np.float32(table.init_noise_sigma)
+    for call, step in zip(unet_calls(items), table.steps, strict=True):
         scaled = x * np.float32(step.input_scale)
         np.testing.assert_array_equal(call.inputs["sample"], scaled)
         prediction = engines["unet"](**{**call.inputs, "sample": scaled})["noise_pred"]
@@ -258,9 +260,9 @@ def test_image_i_is_the_image_of_seed_plus_i() -> None:
     """Guards num_images_per_prompt against images that follow one another in one stream."""
     bundle = fake_bundle()
     prepared, next_seed = prepared_of(bundle, seed=5), prepared_of(bundle, seed=6)
-    _, conditions = drive(encode(prepared, bundle), FakeEngines())
-    _, second = drive(sample(prepared, conditions, bundle, 1), FakeEngines())
-    _, alone = drive(sample(next_seed, conditions, bundle, 0), FakeEngines())
+    _, conditions = drive(encode(prepared, bundle, FAMILIES[bundle.family]), FakeEngines())
+    _, second = drive(sample(prepared, conditions, bundle, FAMILIES[bundle.family], 1), FakeEngines())
+    _, alone = drive(sample(next_seed, conditions, bundle, FAMILIES[bundle.family], 0), FakeEngines())
     np.testing.assert_array_equal(second, alone)
 
 
@@ -285,9 +287,9 @@ def test_a_preview_is_the_estimate_of_the_clean_image() -> None:
     bundle = fake_bundle(in_channels=4)
     items, _ = run(bundle, preview_every=1, guidance_scale=1.0)
     (preview, *_) = [item for item in items if isinstance(item, Preview)]
-    call, step = unet_calls(items)[0], prepared_of(bundle).plan.steps[0]
+    call, step = unet_calls(items)[0], prepared_of(bundle).table.steps[0]
     x0 = estimate_x0(step, NoiseStream(5).normal(SHAPE), FakeEngines()["unet"](**call.inputs)["noise_pred"])
-    np.testing.assert_array_equal(preview.rgb, preview_rgb(x0, bundle.preview_rgb))
+    np.testing.assert_array_equal(preview.pixels, preview_rgb(x0, bundle.preview_rgb))
 
 
 def test_preview_colours_are_latents_times_matrix_plus_bias() -> None:
@@ -347,6 +349,6 @@ def test_an_answer_is_not_edited() -> None:
         return engine
 
     engines.update({name: frozen(name) for name in list(engines)})
-    _, conditions = drive(encode(prepared, bundle), engines)
+    _, conditions = drive(encode(prepared, bundle, FAMILIES[bundle.family]), engines)
     assert isinstance(conditions, Conditions)
-    drive(sample(prepared, conditions, bundle, 0), engines)
+    drive(sample(prepared, conditions, bundle, FAMILIES[bundle.family], 0), engines)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from backend.fakes import WAIT_SECONDS, Arrays, FakeClient, hole, inputs, picture, serving, until
+from backend.fakes import WAIT_SECONDS, Arrays, FakeClient, hole, inputs, picture, prepared, serving, until
 from backend.real import Real
 
 NEIGHBOURS = 7
@@ -61,7 +61,7 @@ def run(
     with serving(engines, bundle=real.bundle, tokenizers=real.tokenizers, settings=settings) as service:
         clients = [FakeClient() for _ in requests]
         jobs = [service.submit(request, client) for request, client in zip(requests, clients, strict=True)]
-        until(lambda: all(job.prepared is not None or job.ended for job in jobs))
+        until(lambda: all(prepared(job) or job.ended for job in jobs))
         ready.set()
         return [client.images() for client in clients]
 

@@ -11,9 +11,10 @@ import numpy.typing as npt
 import pytest
 
 from backend.real import Real
-from gesso_backend.bundle import NetworkSpec
-from gesso_backend.engines.onnxruntime import OnnxRuntimeEngine, load_engines
+from gesso_backend.engines.onnxruntime import OnnxRuntimeEngine, load
 from gesso_backend.errors import BundleError
+from gesso_backend.model.bundle import NetworkSpec
+from gesso_backend.settings import Settings
 
 MOST_ROWS = 8
 # Latent sizes: square, wide, odd both ways and above a power of two, smaller than the UNet's reach, a single latent.
@@ -86,4 +87,4 @@ def test_a_truncated_network_is_a_bundle_error_that_names_it(plain: Real, tmp_pa
 def test_a_missing_network_is_a_bundle_error_that_names_it(plain: Real, tmp_path: Path) -> None:
     """Guards against serving what is there and failing at the first request that needs the rest."""
     with pytest.raises(BundleError, match=r"text_encoder\.onnx"):
-        load_engines(tmp_path, plain.bundle)
+        load(Settings(), tmp_path, plain.bundle)

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from backend.engines_fakes import FakeContext, FakeCuda, FakeEngine, FakeTensorRT
-from gesso_backend.engines import cuda_api, tensorrt_api
+from gesso_backend.engines.tensorrt import cuda_api, tensorrt_api
 
 REAL = ("tensorrt", "tensorrt_bindings", "tensorrt_lean")
 CLASSES = {

@@ -12,11 +12,12 @@ import pytest
 from backend.fakes import fake_bundle, write_bundle
 from backend.real import Real
 from backend.test_engine import rows_of
-from gesso_backend import bundle as bundles
-from gesso_backend.engines import EngineError, load_engines, onnxruntime_gpu
+from gesso_backend.engines import onnxruntime_gpu
+from gesso_backend.engines.engine import EngineError, load
 from gesso_backend.engines.onnxruntime import OnnxRuntimeEngine
-from gesso_backend.engines.onnxruntime_gpu import MOST_SHAPES, BoundEngine
+from gesso_backend.engines.onnxruntime_gpu import MOST_SHAPES, IoBindingEngine
 from gesso_backend.engines.padding import PaddedEngine
+from gesso_backend.kinds import open_bundle
 from gesso_backend.settings import Settings
 
 CPU: Any = ([("CPUExecutionProvider", {})], ("cpu", 0))
@@ -26,7 +27,7 @@ CPU: Any = ([("CPUExecutionProvider", {})], ("cpu", 0))
 def test_bound_and_padded_it_answers_what_the_plain_engine_answers(plain: Real, network: str) -> None:
     """Guards the binding: shapes that take turns, rows that are padded, values that are sent again."""
     spec = plain.bundle.networks[network]
-    bound = PaddedEngine(network, BoundEngine(plain.folder / spec.file, *CPU), [2, 5])
+    bound = PaddedEngine(network, IoBindingEngine(plain.folder / spec.file, *CPU), [2, 5])
     reference = OnnxRuntimeEngine(plain.folder / spec.file)
     for height, width, count in ((4, 6, 1), (8, 8, 3), (4, 6, 5), (4, 6, 7)):
         inputs = {name: array[:count] for name, array in rows_of(network, spec, 8, height, width).items()}
@@ -39,7 +40,7 @@ def test_bound_and_padded_it_answers_what_the_plain_engine_answers(plain: Real, 
 def test_inputs_of_forgotten_shapes_are_given_back(plain: Real) -> None:
     """Guards device memory against clients that send every size there is."""
     spec = plain.bundle.networks["vae_decoder"]
-    engine = BoundEngine(plain.folder / spec.file, *CPU)
+    engine = IoBindingEngine(plain.folder / spec.file, *CPU)
     for side in range(1, MOST_SHAPES + 4):
         engine.run({"latents": np.zeros((1, 4, 1, side), np.float32)}, 1)
     assert len(engine._values) == MOST_SHAPES
@@ -51,7 +52,7 @@ def test_a_provider_that_is_not_there_is_an_error_and_no_silent_cpu(plain: Real)
         pytest.skip("this onnxruntime has CUDA")
     for providers in ("cuda", "tensorrt,cuda"):
         with pytest.raises(EngineError, match=r"this onnxruntime has no (CUDA|Tensorrt)ExecutionProvider"):
-            load_engines(Settings(providers=providers), plain.folder, plain.bundle)
+            load(Settings(providers=providers), plain.folder, plain.bundle)
 
 
 def test_a_provider_that_fails_to_start_is_an_error(plain: Real, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,14 +64,14 @@ def test_a_provider_that_fails_to_start_is_an_error(plain: Real, monkeypatch: py
         onnxruntime, "InferenceSession", lambda *a, **_: cpu_only(*a, providers=["CPUExecutionProvider"])
     )
     with pytest.raises(EngineError, match="ONNX Runtime cannot use CUDAExecutionProvider here"):
-        BoundEngine(path, [("CUDAExecutionProvider", {}), ("CPUExecutionProvider", {})], ("cuda", 0))
+        IoBindingEngine(path, [("CUDAExecutionProvider", {}), ("CPUExecutionProvider", {})], ("cuda", 0))
 
 
 def test_the_cpu_stays_the_engine_it_was(plain: Real) -> None:
     """Guards the default: nothing of the GPU's way, no padding, no binding."""
-    loaded = load_engines(Settings(), plain.folder, plain.bundle)
+    loaded = load(Settings(), plain.folder, plain.bundle)
     assert {type(engine) for engine in loaded.values()} == {OnnxRuntimeEngine}
-    assert set(loaded.kinds.values()) == {"onnxruntime (cpu)"}
+    assert set(loaded.names.values()) == {"onnxruntime (cpu)"}
 
 
 def test_cuda_options_choose_kernels_by_rule() -> None:
@@ -94,7 +95,7 @@ def test_shapes_of_the_tensorrt_provider_cover_the_bundles_sizes() -> None:
 def test_a_kept_context_is_opened_instead_of_the_network(tmp_path: Path) -> None:
     """Guards the second start, which is to take seconds; and what was built of other weights."""
     folder = write_bundle(tmp_path)
-    bundle = bundles.load(folder)
+    bundle = open_bundle(folder)
     path, config = onnxruntime_gpu._context(Settings(), folder, bundle, "unet")
     assert path == folder / "unet.onnx"
     kept = Path(config["ep.context_file_path"])

@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gesso_backend.calls import Arrays
-from gesso_backend.engines import NoProfile, Outputs
+from backend.fakes import fake_bundle
+from gesso_backend.arrays import Arrays
+from gesso_backend.engines.engine import NoProfile, Outputs
 from gesso_backend.engines.padding import PaddedEngine, filled, sizes_for
 from gesso_backend.settings import Settings
+
+NETWORKS = fake_bundle().networks
 
 
 class Flawed:
@@ -49,7 +52,7 @@ def test_a_row_alone_equals_the_row_in_every_batch_though_the_engine_differs_by_
 def test_only_one_size_is_ever_run_by_default() -> None:
     """Guards the default's promise at its root."""
     flawed = Flawed()
-    engine = PaddedEngine("unet", flawed, sizes_for("unet", Settings()))
+    engine = PaddedEngine("unet", flawed, sizes_for(NETWORKS["unet"], Settings()))
     for count in (1, 2, 7, 8, 9, 17):
         engine(x=rows(count))
     assert set(flawed.sizes) == {8}
@@ -129,4 +132,4 @@ def test_a_shape_that_cannot_be_run_is_tried_again_next_time() -> None:
 )
 def test_sizes_follow_from_the_settings(network: str, settings: Settings, sizes: tuple[int, ...]) -> None:
     """Guards the one place where rows and sizes meet."""
-    assert sizes_for(network, settings) == sizes
+    assert sizes_for(NETWORKS[network], settings) == sizes

@@ -12,10 +12,10 @@ import pytest
 
 from backend.engines_fakes import CAPABILITY, GPU, HEADER, TENSORRT, write_engine
 from backend.fakes import write_bundle
-from gesso_backend import bundle as bundles
-from gesso_backend.bundle import Bundle
-from gesso_backend.engines import EngineError
-from gesso_backend.engines.plan import Machine, find
+from gesso_backend.engines.engine import EngineError
+from gesso_backend.engines.tensorrt.plan import Machine, find
+from gesso_backend.kinds import open_bundle
+from gesso_backend.model.bundle import Bundle, FileSpec
 
 HERE = Machine(GPU, CAPABILITY, TENSORRT)
 
@@ -27,7 +27,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def bundle(folder: Path) -> Bundle:
-    return bundles.load(folder)
+    return open_bundle(folder)
 
 
 def refusal(folder: Path, bundle: Bundle, machine: Machine = HERE) -> str:
@@ -70,7 +70,7 @@ def test_what_does_not_belong_here_is_refused_with_the_reason(
 def test_weights_that_changed_make_it_stale(folder: Path, bundle: Bundle) -> None:
     """Guards external data, where all the weights are: the graph's own hash may stay."""
     write_engine(folder, bundle)
-    spec = bundles.FileSpec("2" * 64, 1)
+    spec = FileSpec("2" * 64, 1)
     changed = dataclasses.replace(bundle, files={**bundle.files, "unet.onnx.data": spec})
     assert "stale: unet.onnx.data is no longer" in refusal(folder, changed)
     # A graph of another name beside it, say for the CPU, is none of its business.

@@ -11,14 +11,14 @@ import pytest
 
 from backend.engines_fakes import FakeCuda, FakeTensorRT, write_engine
 from backend.fakes import write_bundle
-from gesso_backend import bundle as bundles
-from gesso_backend.bundle import Bundle
-from gesso_backend.engines import Engine, EngineError, EngineSet, NoProfile
-from gesso_backend.engines import tensorrt as engines
-from gesso_backend.engines.device import Device
-from gesso_backend.engines.plan import Plan
-from gesso_backend.engines.tensorrt import MOST_SHAPES, TensorRTEngine, load_engines
+from gesso_backend.engines.engine import Engine, EngineError, EngineSet, NoProfile
+from gesso_backend.engines.tensorrt import load as loading
+from gesso_backend.engines.tensorrt.device import Device
+from gesso_backend.engines.tensorrt.engine import MOST_SHAPES, TensorRTEngine
+from gesso_backend.engines.tensorrt.plan import Plan
 from gesso_backend.errors import InternalError
+from gesso_backend.kinds import open_bundle
+from gesso_backend.model.bundle import Bundle
 from gesso_backend.settings import Settings
 
 
@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def bundle(folder: Path) -> Bundle:
-    return bundles.load(folder)
+    return open_bundle(folder)
 
 
 def rows(count: int, side: int = 8, seed: int = 0) -> dict[str, Any]:
@@ -166,7 +166,7 @@ def test_a_streaming_engine_gets_its_budget_before_its_contexts(folder: Path, bu
     trt = FakeTensorRT(FakeCuda(), streamed=64 * 2**20)
     assert engine(folder, bundle, trt)._engine.weight_streaming_budget_v2 == 32 * 2**20  # TensorRT's own choice
     second = Path(folder.parent / "second")
-    made = engine(second, bundles.load(write_bundle(second)), trt, weights_mib=16)
+    made = engine(second, open_bundle(write_bundle(second)), trt, weights_mib=16)
     assert made._engine.weight_streaming_budget_v2 == 16 * 2**20
 
 
@@ -187,7 +187,14 @@ def fallback(network: str) -> Engine:
 
 def load(folder: Path, bundle: Bundle, trt: FakeTensorRT | None = None, **settings: Any) -> EngineSet:
     trt = trt or FakeTensorRT(FakeCuda())
-    return load_engines(Settings(engine="tensorrt", **settings), folder, bundle, trt, Device(0, trt.cuda), fallback)
+    return loading.load(
+        Settings(engine="tensorrt", **settings),
+        folder,
+        bundle,
+        trt=trt,
+        device=Device(0, trt.cuda),
+        load_other=fallback,
+    )
 
 
 def test_what_has_no_engine_is_refused_unless_it_may_fall_back(
@@ -200,7 +207,7 @@ def test_what_has_no_engine_is_refused_unless_it_may_fall_back(
         load(folder, bundle)
     with caplog.at_level(logging.WARNING):
         loaded = load(folder, bundle, engine_fallback="onnxruntime")
-    assert loaded.kinds == {
+    assert loaded.names == {
         "text_encoder": "onnxruntime (cuda)",
         "unet": "tensorrt 11.4.0.106",
         "vae_encoder": "onnxruntime (cuda)",
@@ -208,9 +215,9 @@ def test_what_has_no_engine_is_refused_unless_it_may_fall_back(
     }
     assert any("vae_decoder" in text and "built on NVIDIA L4" in text for text in loaded.warnings)
     assert all(text in caplog.text for text in loaded.warnings)
-    assert loaded["text_encoder"]()["by"] == "text_encoder"
+    assert loaded.engine("text_encoder")()["by"] == "text_encoder"
     inputs = rows(3)
-    np.testing.assert_array_equal(loaded["unet"](**inputs)["noise_pred"], expected(inputs))
+    np.testing.assert_array_equal(loaded.engine("unet")(**inputs)["noise_pred"], expected(inputs))
 
 
 def test_a_plan_that_tensorrt_refuses_falls_back_too(folder: Path, bundle: Bundle) -> None:
@@ -221,7 +228,7 @@ def test_a_plan_that_tensorrt_refuses_falls_back_too(folder: Path, bundle: Bundl
         write_engine(folder, bundle, network)
     with pytest.raises(EngineError, match=r"text_encoder\.plan: TensorRT cannot deserialise it"):
         load(folder, bundle, trt)
-    assert set(load(folder, bundle, trt, engine_fallback="onnxruntime").kinds.values()) == {"onnxruntime (cuda)"}
+    assert set(load(folder, bundle, trt, engine_fallback="onnxruntime").names.values()) == {"onnxruntime (cuda)"}
 
 
 def test_a_foreign_plan_never_reaches_tensorrt(folder: Path, bundle: Bundle) -> None:
@@ -240,10 +247,10 @@ def test_a_size_without_a_profile_falls_back_by_its_shape_alone(
     loaded = load(folder, bundle, engine_fallback="onnxruntime")
     with caplog.at_level(logging.WARNING):
         for count in (1, 3, 9):
-            assert loaded["unet"](**rows(count, 17))["by"] == "unet"
+            assert loaded.engine("unet")(**rows(count, 17))["by"] == "unet"
     assert caplog.text.count("ONNX Runtime runs this shape") == 1
     inputs = rows(9)
-    np.testing.assert_array_equal(loaded["unet"](**inputs)["noise_pred"], expected(inputs))
+    np.testing.assert_array_equal(loaded.engine("unet")(**inputs)["noise_pred"], expected(inputs))
 
 
 @pytest.mark.parametrize("flaw", ["", "place", "size"])
@@ -253,9 +260,9 @@ def test_a_row_alone_equals_the_row_in_every_batch(folder: Path, bundle: Bundle,
     trt = FakeTensorRT(FakeCuda(), flaw)
     loaded = load(folder, bundle, trt, engine_fallback="onnxruntime", batch_sizes="1,2,4")
     inputs = rows(6)
-    together = loaded["unet"](**inputs)["noise_pred"]
+    together = loaded.engine("unet")(**inputs)["noise_pred"]
     for row in range(6):
-        alone = loaded["unet"](**{name: array[row : row + 1] for name, array in inputs.items()})["noise_pred"]
+        alone = loaded.engine("unet")(**{name: array[row : row + 1] for name, array in inputs.items()})["noise_pred"]
         np.testing.assert_array_equal(alone[0], together[row])
 
 
@@ -271,10 +278,10 @@ def test_no_tensorrt_and_no_gpu_are_said_or_fallen_back_from(
     def nothing() -> Any:
         raise EngineError("TensorRT is not installed (no module)")
 
-    monkeypatch.setattr(engines, "_module", nothing)
+    monkeypatch.setattr(loading, "_module", nothing)
     with pytest.raises(EngineError, match="TensorRT is not installed"):
-        load_engines(Settings(engine="tensorrt"), folder, bundle, load_other=fallback)
+        loading.load(Settings(engine="tensorrt"), folder, bundle, load_other=fallback)
     allowed = Settings(engine="tensorrt", engine_fallback="onnxruntime")
-    loaded = load_engines(allowed, folder, bundle, load_other=fallback)
-    assert set(loaded.kinds.values()) == {"onnxruntime (cuda)"}
+    loaded = loading.load(allowed, folder, bundle, load_other=fallback)
+    assert set(loaded.names.values()) == {"onnxruntime (cuda)"}
     assert "TensorRT cannot be used" in loaded.warnings[0]

@@ -17,14 +17,14 @@ from backend.engines_fakes import CAPABILITY, GPU, TENSORRT, write_engine
 from backend.fakes import fake_bundle, write_bundle
 from backend.real import Real
 from backend.test_engine import rows_of
-from gesso_backend import bundle as bundles
-from gesso_backend import repository
-from gesso_backend.calls import Arrays
-from gesso_backend.engines import EngineError, Outputs, load_engines
-from gesso_backend.engines.network_model import network_model
-from gesso_backend.engines.plan import Machine
-from gesso_backend.engines.triton_repository import write_networks
+from gesso_backend.arrays import Arrays
+from gesso_backend.engines.engine import EngineError, Outputs, load
+from gesso_backend.engines.tensorrt.plan import Machine
+from gesso_backend.host import repository
+from gesso_backend.host.network_repository import write_networks
+from gesso_backend.kinds import open_bundle
 from gesso_backend.settings import Settings
+from gesso_backend.triton.network import network_model
 
 NETWORKS = ["text_encoder", "unet", "vae_encoder", "vae_decoder"]
 
@@ -68,7 +68,7 @@ def test_the_denoiser_can_have_an_instance_on_each_gpu(tmp_path: Path) -> None:
 def test_tritons_own_backends_read_what_is_linked_for_them(tmp_path: Path) -> None:
     """Guards gigabytes against being copied, and weights against a name that the graph does not know."""
     folder = write_bundle(tmp_path / "bundle")
-    bundle = bundles.load(folder)
+    bundle = open_bundle(folder)
     (folder / "unet.onnx.data").write_bytes(b"weights")
     onnx = Settings(engine="triton", network_backend="onnxruntime")
     assert write_networks(tmp_path / "onnx", "inpaint", folder, bundle, onnx) == []  # no process of Python's
@@ -137,13 +137,13 @@ def test_the_engine_calls_its_network_and_pads_for_backends_on_a_gpu() -> None:
     bundle = fake_bundle()
     for backend, sizes in (("python", [3]), ("tensorrt", [4, 4])):
         settings = Settings(engine="triton", network_backend=backend, max_vae_rows=4)
-        engines = load_engines(settings, Path(), bundle, call)
+        engines = load(settings, Path(), bundle, call)
         calls.clear()
-        np.testing.assert_array_equal(engines["vae_decoder"](latents=latents)["image"], latents * 2)
+        np.testing.assert_array_equal(engines.engine("vae_decoder")(latents=latents)["image"], latents * 2)
         assert calls == [("vae_decoder", size, ("image",)) for size in sizes]  # one more, to try the places
 
 
 def test_outside_triton_it_says_so() -> None:
     """Guards `engine = triton` in a server that is not one."""
     with pytest.raises(EngineError, match="only inside Triton"):
-        load_engines(Settings(engine="triton"), Path(), fake_bundle())
+        load(Settings(engine="triton"), Path(), fake_bundle())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,9 +15,9 @@ from diffusers.pipelines.flux.pipeline_flux_fill import calculate_shift
 
 import gesso_backend
 from backend.fakes import FakeTokenizer
-from gesso_backend.families import FAMILIES
-from gesso_backend.families.flux import _mu
-from gesso_backend.request import Request
+from gesso_backend.kinds.diffusion.families import FAMILIES
+from gesso_backend.kinds.diffusion.families.flux import _mu
+from gesso_backend.kinds.diffusion.request import Request
 
 SOURCE = Path(gesso_backend.__file__).parent
 FLUX: Any = FAMILIES["flux"]
@@ -46,17 +47,37 @@ def answered(conditions: Any, networks: dict[str, Any]) -> Any:
 def test_every_family_is_found_by_its_module() -> None:
     """Guards the promise that adding one touches one file of the backend."""
     assert set(FAMILIES) == {"stable-diffusion", "stable-diffusion-xl", "flux"}
-    assert FAMILIES["flux"].networks == ("text_encoder", "text_encoder_2", "transformer", "vae_encoder", "vae_decoder")
+    assert FAMILIES["flux"].text_encoders == ("text_encoder", "text_encoder_2")
 
 
-@pytest.mark.parametrize("name", ["loop", "batch", "denoise", "prepare", "job", "service", "finish", "mask", "canvas"])
-def test_the_loop_knows_no_family(name: str) -> None:
+# Of the diffusion kind, what every family goes through.
+SHARED = ["denoise", "prepared", "paint", "diffusion", "request"]
+
+
+@pytest.mark.parametrize("name", [*(f"kinds/diffusion/{name}" for name in SHARED), "pixels/mask", "pixels/canvas"])
+def test_what_every_family_goes_through_knows_none(name: str) -> None:
     """Guards the seam: what a family does differently is asked of it, not looked up by its name."""
     text = (SOURCE / f"{name}.py").read_text(encoding="utf-8").lower()
     for word in ("sdxl", "flux", "unet", "transformer", "time_ids", "stable-diffusion-xl"):
         assert f'"{word}' not in text, word
     assert "import flux" not in text
     assert "import sdxl" not in text
+
+
+# What is left of other kinds' words in what every kind goes through: the wire's names, and a setting's.
+DIFFUSION = re.compile(
+    r"denois|latent(?!s\"|_)|encod(?!ing=|e\()|sampler|\bsteps\b|unet|text_encoder|vae(?!_rows)|prompt"
+)
+
+
+@pytest.mark.parametrize("file", sorted((SOURCE / "serving").glob("*.py")), ids=lambda file: file.name)
+def test_serving_knows_no_kind(file: Path) -> None:
+    """Guards the loop, the jobs, the policy, the costs and the metrics: they are every kind's."""
+    code = "\n".join(line.partition("#")[0] for line in file.read_text(encoding="utf-8").splitlines())
+    code = re.sub(r'""".*?"""', "", code, flags=re.DOTALL)
+    if file.name == "responses.py":
+        return  # it knows two inputs of the wire by name
+    assert not DIFFUSION.findall(code)
 
 
 # FLUX

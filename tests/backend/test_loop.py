@@ -16,22 +16,24 @@ from backend.fakes import (
     FakeEngines,
     FakeTokenizer,
     Gate,
+    engine_set,
     fake_bundle,
     hole,
     inputs,
     picture,
+    prepared,
     serving,
     until,
 )
-from gesso_backend import loop as loops
 from gesso_backend.errors import Cancelled, InternalError, RequestError
-from gesso_backend.job import Job
-from gesso_backend.loop import BatchedLoop
-from gesso_backend.metrics import NoMetrics
-from gesso_backend.outbox import Outbox
-from gesso_backend.policy import Unlimited, make
-from gesso_backend.prepare import prepare
-from gesso_backend.request import parse
+from gesso_backend.kinds.diffusion.diffusion import Diffusion
+from gesso_backend.serving import batched
+from gesso_backend.serving.batched import BatchedLoop
+from gesso_backend.serving.job import Job
+from gesso_backend.serving.metrics import NoMetrics
+from gesso_backend.serving.outbox import Outbox
+from gesso_backend.serving.policy import Unlimited, make
+from gesso_backend.serving.run import Run
 
 POISON = "!"  # a prompt that some engine hooks take exception to
 
@@ -58,7 +60,7 @@ def run(
     clients = [FakeClient() for _ in requests]
     with serving(engines, settings=settings) as service:
         jobs = [service.submit(request, client) for request, client in zip(requests, clients, strict=True)]
-        until(lambda: all(job.prepared is not None or job.ended for job in jobs))
+        until(lambda: all(prepared(job) or job.ended for job in jobs))
         gate.open()
         for client in clients:
             client.wait()
@@ -109,7 +111,7 @@ def test_a_newcomer_joins_those_who_run() -> None:
         service.submit(inputs(num_inference_steps=20), early)
         gate.wait()
         job = service.submit(inputs(num_inference_steps=2), late)
-        until(lambda: job.prepared is not None)
+        until(lambda: prepared(job))
         gate.open()
         assert late.wait() is None
         assert early.wait() is None
@@ -163,7 +165,7 @@ def test_requests_of_one_shape_finish_in_the_order_they_came() -> None:
     with serving(FakeEngines(gate), settings={"max_rows": 4}) as service:
         clients = [Listed(name, finished) for name in "abcdefgh"]
         jobs = [service.submit(inputs(prompt=client.name), client) for client in clients]
-        until(lambda: all(job.prepared is not None for job in jobs))
+        until(lambda: all(prepared(job) for job in jobs))
         gate.open()
         for client in clients:
             assert client.wait() is None
@@ -304,18 +306,17 @@ def outbox() -> Iterator[Outbox]:
 def test_a_cancel_that_comes_while_the_aborted_are_dropped_is_not_lost(outbox: Outbox) -> None:
     """Guards a race once here: the loop read each job's cause twice, and a job cancelled in between was dropped
     without ever getting its final reply."""
-    bundle = fake_bundle(in_channels=4)  # text, then denoising: the two go side by side
+    # Text, then denoising: the two go side by side.
+    kind = Diffusion(fake_bundle(in_channels=4), {"text_encoder": FakeTokenizer()})  # type: ignore[dict-item]
     gate = Gate("unet")
-    policy = make("srpt", Unlimited(), "unet")
-    loop = BatchedLoop(bundle, FakeEngines(gate), outbox, NoMetrics(), policy)
+    loop = BatchedLoop(engine_set(FakeEngines(gate)), outbox, NoMetrics(), make("srpt", Unlimited()))
     jobs: list[Job] = []
 
-    def prepared(client: FakeClient, on_end: Callable[[Job], None]) -> Job:
-        arrays = inputs()
-        job = Job(arrays, client, outbox, NoMetrics(), on_end)
-        job.prepared = prepare(parse(arrays, bundle), bundle, {"text_encoder": FakeTokenizer()})
+    def prepared(client: FakeClient, on_end: Callable[[Job], None]) -> Run:
+        job = Job(client, outbox, NoMetrics(), on_end)
         jobs.append(job)
-        return job
+        prepared = kind.prepare(kind.parse(inputs()))
+        return Run(job, kind, prepared, kind.work(prepared))
 
     first, second = FakeClient(), FakeClient()
     loop.submit(prepared(first, lambda job: None))
@@ -332,8 +333,8 @@ def test_a_cancel_that_comes_while_the_aborted_are_dropped_is_not_lost(outbox: O
 
 def test_closing_an_idle_loop_takes_no_time(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards shutdown against a last round of waiting for requests that can no longer come."""
-    monkeypatch.setattr(loops, "WAKE_SECONDS", 100 * WAIT_SECONDS)
-    loop = BatchedLoop(fake_bundle(), FakeEngines(), outbox, NoMetrics(), make("srpt", Unlimited(), "unet"))
+    monkeypatch.setattr(batched, "WAKE_SECONDS", 100 * WAIT_SECONDS)
+    loop = BatchedLoop(engine_set(FakeEngines()), outbox, NoMetrics(), make("srpt", Unlimited()))
     loop.start()
     closing = threading.Thread(target=loop.close, daemon=True)
     closing.start()

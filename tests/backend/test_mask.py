@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from gesso_backend import mask as masks
+from gesso_backend.pixels import composite
+from gesso_backend.pixels import mask as masks
 
 FACTOR = 8
 CELLS = 12
@@ -223,7 +224,7 @@ def test_compositing_is_the_rounded_blend(original: int) -> None:
     """Guards the integer formula against the one in floats, at every painted level and every alpha; ties cannot occur,
     255 being odd."""
     painted, alpha = (levels.astype(np.uint8) for levels in np.mgrid[:256, :256])
-    result = masks.composite(np.full((256, 256, 3), original, np.uint8), np.stack([painted] * 3, axis=2), alpha)
+    result = composite.composite(np.full((256, 256, 3), original, np.uint8), np.stack([painted] * 3, axis=2), alpha)
     assert result.dtype == np.uint8
     blend = (original * (255.0 - alpha) + painted * alpha.astype(np.float64)) / 255
     np.testing.assert_array_equal(result, np.stack([np.rint(blend)] * 3, axis=2))
@@ -235,7 +236,7 @@ def test_compositing_keeps_both_ends_to_the_byte() -> None:
     original = np.stack(np.broadcast_arrays(levels[:, None], levels[:, None], levels[None, :]), axis=2)
     painted = np.ascontiguousarray(original.transpose(1, 0, 2)[::-1])
     for alpha, expected in ((0, original), (255, painted)):
-        result = masks.composite(original, painted, np.full((256, 256), alpha, np.uint8))
+        result = composite.composite(original, painted, np.full((256, 256), alpha, np.uint8))
         np.testing.assert_array_equal(result, expected)
 
 
@@ -245,8 +246,8 @@ def test_compositing_keeps_both_ends_to_the_byte() -> None:
 def test_coverage_counts_what_the_network_repaints() -> None:
     """Guards the percentage against counting soft pixels that stay."""
     mask = np.array([[0, 127, 128, 255]], np.uint8)
-    assert masks.coverage_pct(mask) == 50.0
-    assert masks.coverage_pct(np.full((1, 3), 255, np.uint8)) == 100.0
+    assert composite.coverage_pct(mask) == 50.0
+    assert composite.coverage_pct(np.full((1, 3), 255, np.uint8)) == 100.0
 
 
 def test_changed_outside_counts_pixels_not_channels_and_only_where_the_mask_is_zero() -> None:
@@ -257,5 +258,5 @@ def test_changed_outside_counts_pixels_not_channels_and_only_where_the_mask_is_z
     output[0, 1] = 9  # under a soft edge
     output[1, 1] = 9  # inside
     mask = np.array([[0, 1], [0, 255]], np.uint8)
-    assert masks.changed_outside(original, output, mask) == 1
-    assert masks.changed_outside(original, original, mask) == 0
+    assert composite.changed_outside(original, output, mask) == 1
+    assert composite.changed_outside(original, original, mask) == 0

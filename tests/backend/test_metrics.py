@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gesso_backend.metrics import TritonMetrics
+from gesso_backend.triton.metrics import TritonMetrics
 
 
 class FakeMetric:

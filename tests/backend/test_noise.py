@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gesso_backend.noise import NoiseStream
+from gesso_backend.kinds.diffusion.noise import NoiseStream
 
 # torch's vectorised logarithm, sine and cosine are themselves this far from exact.
 TOLERANCE = 1e-6

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 from backend.fakes import WAIT_SECONDS
-from gesso_backend.outbox import Outbox
+from gesso_backend.serving.outbox import Outbox
 
 
 def test_actions_run_in_the_order_they_were_posted() -> None:

@@ -29,8 +29,8 @@ SAID = {
 }
 BEFORE = {("inpaint", LOOP): 1.0, ("inpaint", POOL): 1.0, ("inpaint", OTHER): 0.5, ("tritonserver", 0): 3.0}
 AFTER = {("inpaint", LOOP): 1.043, ("inpaint", POOL): 1.036, ("inpaint", OTHER): 0.503, ("tritonserver", 0): 3.004}
-RAW = """thread (0x7F): "gesso-loop";run (/x/gesso_backend/loop.py:9);f (/x/gesso_backend/denoise.py:3) 6
-thread (0x7F): "gesso-loop";run (/x/gesso_backend/loop.py:9);run (/x/onnxruntime/session.py:2) 3
+RAW = """thread (0x7F): "gesso-loop";run (/x/gesso_backend/serving/loop.py:9);f (/x/gesso_backend/kinds/diffusion/denoise.py:3) 6
+thread (0x7F): "gesso-loop";run (/x/gesso_backend/serving/loop.py:9);run (/x/onnxruntime/session.py:2) 3
 thread (0x80): "gesso-prepare_0";work (/x/concurrent/futures/thread.py:5) 1
 """
 
@@ -70,7 +70,7 @@ def test_a_server_loads_no_picture_format() -> None:
     Pillow is there to resize arrays; its formats are plugins, which it imports when a file is opened or saved.
     """
     program = (
-        "import sys, gesso_backend.canvas, gesso_backend.finish, gesso_backend.service, gesso_backend.outbox\n"
+        "import sys, gesso_backend.pixels.canvas, gesso_backend.kinds.diffusion.finish, gesso_backend.serving.service, gesso_backend.serving.outbox\n"
         "import numpy as np\n"
         "from PIL import Image\n"
         "Image.fromarray(np.zeros((8, 8, 3), np.uint8)).resize((16, 16))\n"

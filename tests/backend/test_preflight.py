@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gesso_backend import preflight
+from gesso_backend.host import preflight
 
 
 def test_preflight_prints_every_problem_and_fails(

@@ -13,19 +13,24 @@ from diffusers.image_processor import VaeImageProcessor
 
 from backend.fakes import TOKENS, FakeTokenizer, fake_bundle, hole, inputs, picture
 from backend.real import Real
-from gesso_backend.bundle import Bundle, Parameter
 from gesso_backend.errors import InvalidRequest
-from gesso_backend.families.clip import MAX_CHUNKS
-from gesso_backend.mask import feather
-from gesso_backend.prepare import Prepared, prepare, to_network, to_picture
-from gesso_backend.request import parse
+from gesso_backend.kinds.diffusion.bundle import DiffusionBundle
+from gesso_backend.kinds.diffusion.families import FAMILIES
+from gesso_backend.kinds.diffusion.families.clip import MAX_CHUNKS
+from gesso_backend.kinds.diffusion.prepared import Prepared, prepare
+from gesso_backend.kinds.diffusion.request import parse
+from gesso_backend.model.parameters import Parameter
+from gesso_backend.pixels.mask import feather
+from gesso_backend.pixels.pixels import to_network, to_picture
 
 IMAGE, MASK = picture(32, 48), hole(32, 48)
 
 
-def prepared_of(bundle: Bundle | None = None, tokenizer: Any = None, **values: Any) -> Prepared:
+def prepared_of(bundle: DiffusionBundle | None = None, tokenizer: Any = None, **values: Any) -> Prepared:
     bundle = bundle or fake_bundle()
-    return prepare(parse(inputs(**values), bundle), bundle, {"text_encoder": tokenizer or FakeTokenizer()})
+    return prepare(
+        parse(inputs(**values), bundle), bundle, FAMILIES[bundle.family], {"text_encoder": tokenizer or FakeTokenizer()}
+    )
 
 
 def ids(prepared: Prepared) -> Any:
@@ -165,16 +170,16 @@ def test_a_strength_that_leaves_no_step_says_which_would_do() -> None:
             prepared_of(image=IMAGE, num_inference_steps=steps, strength=0.004)
         assert caught.value.field == "strength"
         advised = float(caught.value.text.rpartition(" ")[2])
-        assert len(prepared_of(image=IMAGE, num_inference_steps=steps, strength=advised).plan.steps) == 1
+        assert len(prepared_of(image=IMAGE, num_inference_steps=steps, strength=advised).table.steps) == 1
 
 
 @pytest.mark.parametrize(("strength", "steps"), [(1.0, 10), (0.999, 9), (0.7, 7), (0.55, 5), (0.1, 1)])
 def test_strength_leaves_its_share_of_the_steps(strength: float, steps: int) -> None:
     """Guards diffusers' int(steps * strength), float32 on the wire included."""
-    assert len(prepared_of(image=IMAGE, num_inference_steps=10, strength=strength).plan.steps) == steps
+    assert len(prepared_of(image=IMAGE, num_inference_steps=10, strength=strength).table.steps) == steps
 
 
-def changed(**config: Any) -> Bundle:
+def changed(**config: Any) -> DiffusionBundle:
     bundle = fake_bundle()
     whole = types.MappingProxyType({**bundle.scheduler.config, **config})
     return dataclasses.replace(bundle, scheduler=dataclasses.replace(bundle.scheduler, config=whole))

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gesso_backend.errors import InvalidRequest
-from gesso_backend.prompts import weighted
+from gesso_backend.kinds.diffusion.prompts import weighted
 
 CASES = {
     "normal text": [("normal text", 1.0)],

@@ -11,8 +11,9 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from backend.fakes import fake_bundle, write_bundle
-from gesso_backend import repository
 from gesso_backend.errors import BundleError, ServeError
+from gesso_backend.host import repository
+from gesso_backend.model import manifest
 from gesso_backend.settings import Settings
 
 AWKWARD = ["plain", 'with "quotes"', "back\\slash \\n \\x41", "ünï — 画像", "tab\there", "it's {a} #path: 1"]
@@ -34,8 +35,10 @@ def test_what_is_written_parses_and_says_where_the_bundle_is(tmp_path: Path, nam
     assert repository.write(tmp_path / "models", {"inpaint": folder}, settings) == ["inpaint", "inpaint_once"]
     parameters = parameters_of(tmp_path / "models" / "inpaint")
     assert json.loads(parameters.pop("gesso")) == json.loads(json.dumps(fake_bundle().describe()))
-    assert parameters == {"bundle": str(folder.resolve()), "loop": "plain", "max_rows": "3"}
-    assert Settings.from_parameters(parameters) == Settings(bundle=str(folder.resolve()), loop="plain", max_rows=3)
+    seal = manifest.seal(folder)
+    assert parameters == {"bundle": str(folder.resolve()), "verified": seal, "loop": "plain", "max_rows": "3"}
+    expected = Settings(bundle=str(folder.resolve()), verified=seal, loop="plain", max_rows=3)
+    assert Settings.from_parameters(parameters) == expected
     assert parameters_of(tmp_path / "models" / "inpaint_once") == {"target": "inpaint"}
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from backend.fakes import fake_bundle, hole, inputs, picture
 from gesso_backend.errors import InvalidRequest, NotFound, RequestError
-from gesso_backend.request import MAX_IMAGE_PIXELS, Request, parse
+from gesso_backend.kinds.diffusion.request import Request, parse
+from gesso_backend.model.wire import MAX_IMAGE_PIXELS
 
 BUNDLE = fake_bundle()
 IMAGE, MASK = picture(20, 30), hole(20, 30)

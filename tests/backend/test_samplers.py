@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from gesso_backend.noise import NoiseStream
-from gesso_backend.samplers import SAMPLERS, Plan, UnsupportedScheduler, advance, estimate_x0, plan
+from gesso_backend.kinds.diffusion.noise import NoiseStream
+from gesso_backend.kinds.diffusion.samplers import SAMPLERS, Table, UnsupportedScheduler, advance, estimate_x0, tabulate
 
 diffusers.utils.logging.set_verbosity_error()
 
@@ -279,7 +279,7 @@ def run_diffusers(
         yield Moment(float(timestep), network_input, x.numpy(), None if x0 is None else x0.numpy(), renoised)
 
 
-def run_table(table: Plan, strength: float) -> Iterator[Moment]:
+def run_table(table: Table, strength: float) -> Iterator[Moment]:
     """The same run from our table."""
     stream, clean = NoiseStream(SEED), clean_image()
     noise = stream.normal(SHAPE)
@@ -308,7 +308,7 @@ def assert_close(ours: Array, theirs: Array, limit: float, what: str) -> None:
 def assert_follows_diffusers(
     name: str, config: dict[str, Any], count: int, strength: float, exact: bool = False, **ask: Any
 ) -> None:
-    table = plan(name, config, count, strength, **ask)
+    table = tabulate(name, config, count, strength, **ask)
     ours = list(run_table(table, strength))
     theirs = list(run_diffusers(name, config, count, strength, exact, **ask))
     # Whole timesteps are equal; fractional ones stand on torch's float32 square root, an ulp off here and there.
@@ -393,10 +393,10 @@ def test_any_flow_matching_config_is_followed_or_refused_for_cause(
 def assert_followed_or_fails(name: str, config: dict[str, Any], count: int, strength: float, **ask: Any) -> None:
     if first_step(name, count, strength) == count:
         with pytest.raises(ValueError, match=r"strength: .* leaves no step|num_inference_steps: "):
-            plan(name, config, count, strength, **ask)
+            tabulate(name, config, count, strength, **ask)
         return
     try:
-        plan(name, config, count, strength, **ask)
+        tabulate(name, config, count, strength, **ask)
     except ValueError:
         try:
             # Clipping would hide an infinity.
@@ -471,7 +471,7 @@ def test_own_sigmas_are_followed(name: str, chosen: set[int], strength: float, t
 def test_own_steps_that_make_no_schedule_are_refused(name: str, ask: dict[str, Any], message: str) -> None:
     """Guards against NaN, and against an option that is silently ignored."""
     with pytest.raises(ValueError, match=message):
-        plan(name, {"beta_schedule": "scaled_linear"}, 20, **ask)
+        tabulate(name, {"beta_schedule": "scaled_linear"}, 20, **ask)
 
 
 @pytest.mark.parametrize("name", [name for name in SAMPLERS if "timestep_spacing" in SAMPLERS[name].takes])
@@ -479,9 +479,11 @@ def test_own_steps_that_make_no_schedule_are_refused(name: str, ask: dict[str, A
 def test_a_requests_spacing_takes_the_configs_place(name: str, spacing: str) -> None:
     """Guards against an override that the name's own (Karras sigmas, say) undoes."""
     config = FILES["sdxl"]
-    assert plan(name, config, 12, timestep_spacing=spacing) == plan(name, {**config, "timestep_spacing": spacing}, 12)
-    other = plan(name, config, 12, timestep_spacing="linspace" if spacing != "linspace" else "leading")
-    assert plan(name, config, 12, timestep_spacing=spacing) != other
+    assert tabulate(name, config, 12, timestep_spacing=spacing) == tabulate(
+        name, {**config, "timestep_spacing": spacing}, 12
+    )
+    other = tabulate(name, config, 12, timestep_spacing="linspace" if spacing != "linspace" else "leading")
+    assert tabulate(name, config, 12, timestep_spacing=spacing) != other
 
 
 @pytest.mark.parametrize("file", ["sd15", "dpm"])
@@ -491,7 +493,7 @@ def test_karras_timesteps_round_as_in_diffusers_at_every_step_count(file: str) -
     scheduler = reference.from_config(FILES[file], **overrides)
     for count in range(1, 201):
         scheduler.set_timesteps(count)
-        steps = plan("dpmpp_2m_karras", FILES[file], count).steps
+        steps = tabulate("dpmpp_2m_karras", FILES[file], count).steps
         assert [step.timestep for step in steps] == scheduler.timesteps.tolist(), count
 
 
@@ -506,15 +508,15 @@ def test_trailing_spacing_may_visit_one_step_more(name: str, count: int) -> None
 
 def test_clip_sample_defaults_to_true_for_ddim() -> None:
     """Guards against serving DDIM unclipped for a PNDM file that lacks the key: diffusers clips, and it shows."""
-    clips = [step.clip for step in plan("ddim", FILES["sd15_without_clip_sample"], 10).steps]
+    clips = [step.clip for step in tabulate("ddim", FILES["sd15_without_clip_sample"], 10).steps]
     assert all(clip is not None and clip.limit == 1.0 for clip in clips)
-    assert all(step.clip is None for step in plan("ddim", FILES["sd15"], 10).steps)
+    assert all(step.clip is None for step in tabulate("ddim", FILES["sd15"], 10).steps)
 
 
 def test_noise_is_drawn_where_diffusers_draws() -> None:
     """Guards the alignment of the stream: the last ancestral draw weighs nothing and must still be made."""
     for name in SAMPLERS:
-        draws = [step.noise for step in plan(name, FILES["sd15"], 5).steps]
+        draws = [step.noise for step in tabulate(name, FILES["sd15"], 5).steps]
         if name.startswith(("euler_ancestral", "dpmpp_2m_sde")):
             assert all(draw is not None and draw > 0 for draw in draws[:-1])
             assert draws[-1] == 0.0
@@ -530,7 +532,7 @@ def test_noise_is_drawn_where_diffusers_draws() -> None:
 def test_kept_latents_are_clean_after_the_last_step() -> None:
     """Guards mask blending at the end: a final sigma above zero (`sigma_min`) must not noise the kept pixels."""
     for name in SAMPLERS:
-        steps = plan(name, FILES["karras"], 6).steps
+        steps = tabulate(name, FILES["karras"], 6).steps
         assert steps[-1].renoise == (1.0, 0.0)
         assert all(step.renoise[1] > 0 for step in steps[:-1])
 
@@ -573,26 +575,26 @@ def test_kept_latents_are_clean_after_the_last_step() -> None:
 def test_what_is_not_served_is_refused_by_key(name: str, key: str, value: object) -> None:
     """Guards against a picture made by another schedule than the one the checkpoint asks for."""
     with pytest.raises(UnsupportedScheduler, match=re.escape(f"{key}={value!r}")):
-        plan(name, {**FILES["sd15"], key: value}, 20)
+        tabulate(name, {**FILES["sd15"], key: value}, 20)
 
 
 def test_betas_that_make_no_schedule_are_refused() -> None:
     """Guards against NaN levels: betas of another length than the timesteps, or outside [0, 1)."""
     for betas in ([0.1, 0.2], [1.5] * 1000, [float("nan")] * 1000):
         with pytest.raises(UnsupportedScheduler, match="betas"):
-            plan("euler", {"trained_betas": betas}, 20)
+            tabulate("euler", {"trained_betas": betas}, 20)
 
 
 def test_features_of_other_classes_are_ignored() -> None:
     """Guards against refusing a file for a key that the served class does not have."""
     config = {**FILES["sd15"], "use_lu_lambdas": True, "interpolation_type": "log_linear", "thresholding": True}
-    assert plan("pndm", config, 20) == plan("pndm", FILES["sd15"], 20)
+    assert tabulate("pndm", config, 20) == tabulate("pndm", FILES["sd15"], 20)
 
 
 def test_zero_terminal_snr_is_refused_where_it_divides_by_zero() -> None:
     """Guards against NaN pictures: at a signal of 0 an epsilon prediction says nothing of the image."""
     with pytest.raises(UnsupportedScheduler, match="prediction_type='epsilon' divides by zero"):
-        plan("ddim", {**FILES["zero_snr"], "prediction_type": "epsilon"}, 20)
+        tabulate("ddim", {**FILES["zero_snr"], "prediction_type": "epsilon"}, 20)
 
 
 @pytest.mark.parametrize(
@@ -610,27 +612,27 @@ def test_zero_terminal_snr_is_refused_where_it_divides_by_zero() -> None:
 def test_impossible_requests_are_value_errors(count: int, strength: float, message: str) -> None:
     """Guards against an IndexError, or an empty plan that returns noise, for numbers a caller can send."""
     with pytest.raises(ValueError, match=message) as error:
-        plan("ddim", FILES["sd15"], count, strength)
+        tabulate("ddim", FILES["sd15"], count, strength)
     assert not isinstance(error.value, UnsupportedScheduler)
 
 
 def test_an_unknown_sampler_is_answered_with_the_names() -> None:
     """Guards the message that a caller with a misspelt scheduler gets."""
     with pytest.raises(ValueError, match=r"'dpm'.* ddim, .*, euler_karras, .*, unipc, .*, flow_heun"):
-        plan("dpm", FILES["sd15"], 20)
+        tabulate("dpm", FILES["sd15"], 20)
 
 
 def test_history_is_as_long_as_the_rows_need() -> None:
     """Guards the ring buffers that the loop sizes by it: PLMS reads four steps back, its warm-up twelve."""
-    assert plan("ddim", FILES["sd15"], 20).history == (1, 1)
-    assert plan("dpmpp_2m", FILES["sd15"], 20).history == (2, 2)
-    assert plan("pndm", FILES["sd15"], 20).history == (2, 5)
-    assert plan("pndm", FILES["bare_pndm"], 20).history == (4, 13)
+    assert tabulate("ddim", FILES["sd15"], 20).history == (1, 1)
+    assert tabulate("dpmpp_2m", FILES["sd15"], 20).history == (2, 2)
+    assert tabulate("pndm", FILES["sd15"], 20).history == (2, 5)
+    assert tabulate("pndm", FILES["bare_pndm"], 20).history == (4, 13)
 
 
 def test_a_step_reads_its_arguments_and_changes_none() -> None:
     """Guards the purity that lets rows of many requests share a batch; a row alone gives the bytes it gives in one."""
-    step = plan("pndm", FILES["sd15"], 20).steps[8]
+    step = tabulate("pndm", FILES["sd15"], 20).steps[8]
     rng = np.random.default_rng(1)
     batch = [rng.standard_normal((3, *SHAPE)).astype(np.float32) for _ in range(6)]
     before = [array.copy() for array in batch]
@@ -644,4 +646,4 @@ def test_a_step_reads_its_arguments_and_changes_none() -> None:
 def test_the_same_request_gives_the_same_plan() -> None:
     """Guards against state between plans, and against rows that cannot be compared or hashed."""
     for name in SAMPLERS:
-        assert hash(plan(name, FILES["sd15"], 20)) == hash(plan(name, dict(FILES["sd15"]), 20))
+        assert hash(tabulate(name, FILES["sd15"], 20)) == hash(tabulate(name, dict(FILES["sd15"]), 20))

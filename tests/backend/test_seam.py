@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gesso_backend import seam
-from gesso_backend.mask import Floats, Pixels
+from gesso_backend.pixels import seam
+from gesso_backend.pixels.mask import Floats, Pixels
 
 SHAPES = [(64, 64), (33, 57), (8, 90)]
 

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from backend.fakes import write_bundle
-from gesso_backend import serve, tritonserver
-from gesso_backend.settings import Settings
-from gesso_backend.supervisor import Supervisor
-from gesso_backend.tritonserver import TritonServer
+from gesso_backend.host import serve, tritonserver
+from gesso_backend.host.supervisor import Supervisor
+from gesso_backend.host.tritonserver import TritonServer
+from gesso_backend.settings import RULES, Settings
+
+OPTIONS = [name for name, rule in RULES.items() if rule.help]
 
 
 @pytest.fixture
@@ -54,11 +56,9 @@ def test_what_is_wrong_is_one_line(bundle: Path, tmp_path: Path, capsys: pytest.
 
 def test_every_setting_that_is_not_gesso_serves_own_is_an_option() -> None:
     """Guards against a setting that can only be set by editing config.pbtxt."""
-    assert set(serve.SETTING_HELP) == {field.name for field in dataclasses.fields(Settings)} - {"bundle", "control"}
+    assert set(OPTIONS) == {field.name for field in dataclasses.fields(Settings)} - {"bundle", "control", "verified"}
     options = serve._parser().parse_args(["b"])
-    assert {name: getattr(options, name) for name in serve.SETTING_HELP} == {
-        name: getattr(Settings, name) for name in serve.SETTING_HELP
-    }
+    assert {name: getattr(options, name) for name in OPTIONS} == {name: getattr(Settings, name) for name in OPTIONS}
 
 
 def test_a_taken_port_names_the_option_that_moves_it(

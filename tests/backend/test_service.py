@@ -23,8 +23,8 @@ from backend.fakes import (
     until,
 )
 from gesso_backend.errors import RequestError
-from gesso_backend.events import Event
-from gesso_backend.metrics import NoMetrics
+from gesso_backend.serving.events import Event
+from gesso_backend.serving.metrics import NoMetrics
 
 BOTH_LOOPS = pytest.mark.parametrize("loop", ["batched", "plain"])
 
@@ -116,7 +116,7 @@ def test_a_full_queue_answers_unavailable_at_once_and_recovers() -> None:
         assert clients[0].finals == clients[1].finals == []
         gate.open()
         assert clients[0].wait() is clients[1].wait() is None
-        until(lambda: not service._jobs)
+        until(lambda: not service._admission.jobs)
         service.submit(inputs(), clients[3])
         assert clients[3].wait() is None
 
@@ -131,7 +131,7 @@ def test_the_pictures_in_the_queue_are_bounded_but_one_large_one_is_let_in() -> 
         assert str(refused.wait()) == "UNAVAILABLE: the queue is full (1 MiB of pictures)"
         gate.open()
         assert large.wait() is None
-        until(lambda: not service._jobs)
+        until(lambda: not service._admission.jobs)
         service.submit(inputs(image=picture(16, 16), num_inference_steps=2), small)
         assert small.wait() is None
 
@@ -182,7 +182,7 @@ def test_a_channel_whose_close_raises_is_forgotten() -> None:
     with serving(settings={"max_queue": 1}) as service:
         service.submit(inpaint(), broken)
         assert broken.wait() is None
-        until(lambda: not service._jobs)
+        until(lambda: not service._admission.jobs)
         service.submit(inpaint(), good)
         assert good.wait() is None
 

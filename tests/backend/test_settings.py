@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gesso_backend.errors import SettingsError
-from gesso_backend.settings import CHOICES, Settings
+from gesso_backend.settings import RULES, Settings
 
 
 def fails(**parameters: str) -> str:
@@ -24,8 +24,15 @@ def test_nothing_set_is_every_default() -> None:
 
 def test_every_setting_can_be_set_and_comes_out_in_its_type() -> None:
     """Guards against a setting that only the default can have."""
-    other = {name: choices[-1] for name, choices in CHOICES.items()}
-    other |= {"bundle": "/b", "control": "/c", "providers": "cuda,cpu", "batch_sizes": "2,8", "network_gpus": "1"}
+    other = {name: list(rule.choices())[-1] for name, rule in RULES.items() if rule.choices}
+    other |= {
+        "bundle": "/b",
+        "control": "/c",
+        "verified": "ab",
+        "providers": "cuda,cpu",
+        "batch_sizes": "2,8",
+        "network_gpus": "1",
+    }
     numbers = {field.name: field.default + 3 for field in dataclasses.fields(Settings) if field.name not in other}
     chosen = Settings(**other, **numbers)
     parameters = {name: str(value) for name, value in dataclasses.asdict(chosen).items()}
@@ -36,7 +43,7 @@ def test_every_setting_can_be_set_and_comes_out_in_its_type() -> None:
 def test_an_unknown_setting_is_named_and_the_known_ones_listed() -> None:
     """Guards against a misspelt bound that is not there when the load comes."""
     message = fails(max_row="4")
-    assert message.startswith("max_row: unknown setting; known are bundle, loop, policy, max_rows")
+    assert message.startswith("max_row: unknown setting; known are bundle, verified, loop, policy, max_rows")
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,8 @@ from backend.fakes import (
     serving,
     until,
 )
-from gesso_backend import service as services
 from gesso_backend.errors import InternalError, Unavailable
+from gesso_backend.serving import watch
 from gesso_backend.settings import DRAIN, DRAINED
 
 # Such a loop ends by SystemExit, the one exception that nothing else in a process minds.
@@ -53,7 +53,7 @@ def test_a_loop_that_is_closed_is_not_taken_for_dead(loop: str) -> None:
 
         def close_slowly() -> None:
             close()
-            died.wait(10 * services.WATCH_SECONDS)
+            died.wait(10 * watch.ROUND_SECONDS)
 
         service._loop.close = close_slowly  # type: ignore[method-assign]
         service.drain()
@@ -68,7 +68,7 @@ def test_draining_finishes_what_runs_and_refuses_what_comes(loop: str) -> None:
         service.submit(inpaint(), running)
         gate.wait()
         drain = in_background(service.drain)
-        until(lambda: service._give_up is not None)
+        until(lambda: service._admission._give_up is not None)
         service.submit(inpaint(), late)
         assert str(late.wait()) == "UNAVAILABLE: the server is shutting down"
         gate.open()
@@ -101,7 +101,7 @@ def test_draining_can_be_asked_for_with_a_file_and_is_answered_with_one(tmp_path
         service.submit(inpaint(), running)
         gate.wait()
         (tmp_path / DRAIN).touch()
-        until(lambda: service._give_up is not None)
+        until(lambda: service._admission._give_up is not None)
         service.submit(inpaint(), late)
         assert code(late.wait()) == "UNAVAILABLE"
         assert not (tmp_path / DRAINED).exists()
@@ -119,7 +119,7 @@ def test_draining_by_file_gives_up_on_those_who_take_too_long(tmp_path: Path) ->
         gate.wait()
         service.submit(inpaint(), waiting)
         (tmp_path / DRAIN).touch()
-        until(lambda: service._give_up is not None)
+        until(lambda: service._admission._give_up is not None)
         assert waiting.finals == []
         clock.now += 6
         assert code(waiting.wait()) == "UNAVAILABLE"
@@ -219,7 +219,7 @@ def test_a_dead_loop_fails_its_jobs_and_refuses_newcomers(loop: str) -> None:
 @BOTH_LOOPS
 def test_draining_after_the_loop_died_still_answers_everybody(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards a shutdown that comes before the watch has looked: the running job once got no reply at all."""
-    monkeypatch.setattr(services, "WATCH_SECONDS", WAIT_SECONDS)  # it looks once, at the start
+    monkeypatch.setattr(watch, "ROUND_SECONDS", WAIT_SECONDS)  # it looks once, at the start
 
     def die(network: str, arrays: Arrays) -> None:
         if network == "unet":

@@ -8,8 +8,8 @@ import pytest
 
 from benchmarks import simulate as simulator
 from benchmarks.simulate import Arrival, Overheads, capacity, poisson, simulate
-from gesso_backend import policy as policies
-from gesso_backend.profile import Profile, RowCaps
+from gesso_backend.serving import policy as policies
+from gesso_backend.serving.costs import Profile, RowCaps
 
 # A step of one request takes a second, and so does one of two; the rest takes nothing.
 FLAT = Profile(

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from backend.fakes import Arrays, FakeClient, FakeEngines, code, hole, inputs, picture, serving, until
-from gesso_backend.events import Event
-from gesso_backend.metrics import NoMetrics
+from gesso_backend.serving.events import Event
+from gesso_backend.serving.metrics import NoMetrics
 
 BOTH_LOOPS = pytest.mark.parametrize("loop", ["batched", "plain"])
 
@@ -73,9 +73,9 @@ def test_a_storm_of_requests_cancels_and_failures_is_one_reply_each(seed: int, l
                 case 1:
                     service.cancel(str(rng.randrange(number + 1)))
                 case 2:
-                    until(lambda job=job: job.ended or job.started)  # type: ignore[misc]
+                    until(lambda job=job: job.ended or job.account.started)  # type: ignore[misc]
         replies = [client.wait() for client in clients]
-        until(lambda: service._jobs == {})
+        until(lambda: service._admission.jobs == [])
     assert all(len(client.finals) == 1 and client.late == [] for client in clients)
     assert Counter(code(reply).lower() for reply in replies) == outcomes
     assert outcomes["ok"]

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from backend.fakes import WAIT_SECONDS, until
-from gesso_backend import supervisor as supervisors
-from gesso_backend.supervisor import Ports, Supervisor, shm_prefix
+from gesso_backend.host import supervisor as supervisors
+from gesso_backend.host.supervisor import Ports, Supervisor, shm_prefix
 
 # Answers /v2/models/NAME/ready, has a process for each model as Triton has, and follows the files in its folder:
 # `die` ends it, `unready` makes its models unready, `slow` keeps them from ever being ready, `deaf` ignores SIGTERM,

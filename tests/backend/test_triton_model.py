@@ -16,12 +16,12 @@ import pytest
 from backend.fakes import WAIT_SECONDS, FakeEngines, Gate, hole, inputs, picture, serving, until
 from backend.triton_api import FINAL, FakeError, FakeRequest, FakeResponse, FakeSender, FakeTensor
 from gesso_backend.errors import RequestError
-from gesso_backend.events import Event
+from gesso_backend.serving.events import Event
 
 
 @pytest.fixture
 def triton(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """gesso_backend.triton_model, on the fake API. `answer` plays the target of inpaint_once."""
+    """The modules of gesso_backend.triton, on the fake API. `answer` plays the target of inpaint_once."""
     api: Any = types.ModuleType("triton_python_backend_utils")
 
     class InferenceRequest:
@@ -35,11 +35,18 @@ def triton(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     api.Tensor, api.InferenceResponse, api.TritonError = FakeTensor, FakeResponse, FakeError
     api.InferenceRequest, api.TRITONSERVER_RESPONSE_COMPLETE_FINAL = InferenceRequest, FINAL
     monkeypatch.setitem(sys.modules, "triton_python_backend_utils", api)
-    monkeypatch.delitem(sys.modules, "gesso_backend.triton_model", raising=False)
-    module = importlib.import_module("gesso_backend.triton_model")
-    monkeypatch.setattr(module, "_log_to_stderr", lambda model: None)
-    yield module
-    sys.modules.pop("gesso_backend.triton_model", None)
+    forget()
+    modules = {name: importlib.import_module(f"gesso_backend.triton.{name}") for name in ("inpaint", "once", "channel")}
+    for name in ("inpaint", "once"):
+        monkeypatch.setattr(modules[name], "log_to_stderr", lambda model: None)
+    yield types.SimpleNamespace(**modules, api=api)
+    forget()
+
+
+def forget() -> None:
+    """Have the modules imported anew, with whatever Triton's API is then."""
+    for name in [name for name in sys.modules if name.startswith("gesso_backend.triton.")]:
+        del sys.modules[name]
 
 
 @pytest.fixture
@@ -51,7 +58,7 @@ def gate() -> Gate:
 @pytest.fixture
 def model(triton: Any, gate: Gate) -> Iterator[Any]:
     """An InpaintModel over fake networks."""
-    model = triton.InpaintModel()
+    model = triton.inpaint.InpaintModel()
     with serving(FakeEngines(gate)) as service:
         model._service = service
         yield model
@@ -121,8 +128,8 @@ def test_a_refusal_has_its_words_and_tritons_code(model: Any, tensors: dict[str,
 @pytest.mark.parametrize("kind", RequestError.__subclasses__())
 def test_every_code_is_a_code_of_tritons(triton: Any, kind: type[RequestError]) -> None:
     """Guards against an AttributeError in the place of the last reply."""
-    assert triton._triton_error(f"{kind.code}: text").code in set(vars(FakeError).values())
-    assert triton._triton_error("DEADLINE: text").code == FakeError.CANCELLED
+    assert triton.channel._triton_error(f"{kind.code}: text").code in set(vars(FakeError).values())
+    assert triton.channel._triton_error("DEADLINE: text").code == FakeError.CANCELLED
 
 
 @pytest.mark.parametrize("parameters", [{"deadline": 1}, {"timeout": "soon"}, {"timeout": None}])
@@ -139,7 +146,7 @@ def test_tritons_timeout_is_the_deadline_either_way(model: Any, gate: Gate, sent
     request = FakeRequest(inputs(), **sent)
     model.execute([request])
     gate.wait()
-    until(lambda: all(job.cause is not None for job in model._service._jobs.values()))
+    until(lambda: all(job.cause is not None for job in model._service._admission.jobs))
     gate.open()
     assert request.sender.wait()[-1].error().message() == "DEADLINE: the request's time limit passed"
 
@@ -160,7 +167,7 @@ def test_a_client_that_is_gone_is_noticed(model: Any, gate: Gate) -> None:
     model.execute([request])
     gate.wait()
     request.sender.gone = True
-    until(lambda: all(job.cause is not None for job in model._service._jobs.values()))
+    until(lambda: all(job.cause is not None for job in model._service._admission.jobs))
     gate.open()
     assert request.sender.wait()[-1].error().code == FakeError.CANCELLED
 
@@ -196,15 +203,15 @@ def test_one_bad_request_of_a_call_does_not_touch_the_others(model: Any, gate: G
 def test_readiness_is_the_services_health(model: Any) -> None:
     """Guards newer Tritons, which ask."""
     assert model.is_ready()
-    model._service._dead = True
+    model._service._watch._dead = True
     assert not model.is_ready()
-    model._service._dead = False
+    model._service._watch._dead = False
 
 
 def test_a_channel_sends_one_final_response_whatever_is_asked_of_it(triton: Any) -> None:
     """Guards against an abort of the whole stub: Triton's sender does not forgive a second final."""
     sender = FakeSender()
-    channel = triton.TritonChannel(sender)
+    channel = triton.channel.TritonChannel(sender)
     channel.send(Event("progress", 1, 2, 0, 7))
     channel.close(None)
     channel.close(RequestError("late"))
@@ -222,8 +229,8 @@ def once(triton: Any) -> Iterator[Callable[..., Any]]:
     made: list[Any] = []
 
     def make(answer: Callable[[dict[str, Any]], Any], parameters: dict[str, str] | None = None) -> Any:
-        triton.pb_utils.answer = answer
-        model = triton.InpaintOnceModel()
+        triton.api.answer = answer
+        model = triton.once.InpaintOnceModel()
         config = {"parameters": {key: {"string_value": value} for key, value in (parameters or {}).items()}}
         model.initialize({"model_name": "inpaint_once", "model_config": json.dumps(config)})
         made.append(model)

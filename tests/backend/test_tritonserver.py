@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from gesso_backend import preflight, tritonserver
 from gesso_backend.errors import ServeError
-from gesso_backend.preflight import LIBPYTHON, PYTHON
-from gesso_backend.tritonserver import TritonServer
+from gesso_backend.host import preflight, tritonserver
+from gesso_backend.host.preflight import LIBPYTHON, PYTHON
+from gesso_backend.host.tritonserver import TritonServer
 
 
 @pytest.fixture(autouse=True)

@@ -11,8 +11,8 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 import bundles
-from gesso_backend import bundle as backend_bundle
-from gesso_backend.bundle import Bundle
+from gesso_backend.model import bundle as backend_bundle
+from gesso_backend.model.bundle import Bundle
 from gesso_client.models import ModelInfo
 
 ROOT = Path(__file__).parents[2]

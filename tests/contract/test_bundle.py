@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gesso_backend import bundle as backend_bundle
-from gesso_backend.bundle import Bundle
+from gesso_backend.model import bundle as backend_bundle
+from gesso_backend.model.bundle import Bundle
 from gesso_backend.errors import RequestError
-from gesso_backend.request import INPUTS, parse
-from gesso_backend.samplers import SAMPLERS, plan
+from gesso_backend.kinds.diffusion.request import INPUTS, parse
+from gesso_backend.kinds.diffusion.samplers import SAMPLERS, plan
 from gesso_client import models as client_models
 from gesso_client.errors import GessoError
 from gesso_client.models import ModelInfo

@@ -11,8 +11,8 @@ from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from safetensors.torch import save_file
 
 import bundles
-from gesso_backend.bundle import TokenizerSpec
-from gesso_backend.tokens import PromptTokenizer
+from gesso_backend.model.bundle import TokenizerSpec
+from gesso_backend.kinds.diffusion.tokens import PromptTokenizer
 from gesso_export import families, tokenizer
 from gesso_export.checkpoint import open_checkpoint
 from gesso_export.embeddings import Embedding, read

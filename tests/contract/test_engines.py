@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 import bundles as made
-from gesso_backend import bundle as bundles
-from gesso_backend.engines import EngineError, plan
+from gesso_backend.model import bundle as bundles
+from gesso_backend.engines.tensorrt.engine import plan
+from gesso_backend.engines.engine import EngineError
 from gesso_export import manifest
 from gesso_export.engines import publish
 from gesso_export.engines.build import Asked, specs

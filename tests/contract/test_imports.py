@@ -88,8 +88,8 @@ def test_preflight_needs_nothing_installed() -> None:
 @pytest.mark.parametrize(
     ("module", "unwanted"),
     [
-        ("gesso_backend.service", {"torch", "diffusers", "transformers", "onnxruntime", "grpc"}),
-        ("gesso_backend.serve", {"torch", "diffusers", "onnxruntime", "grpc"}),
+        ("gesso_backend.serving.service", {"torch", "diffusers", "transformers", "onnxruntime", "grpc"}),
+        ("gesso_backend.host.serve", {"torch", "diffusers", "onnxruntime", "grpc"}),
         ("gesso_client", {"torch", "onnxruntime", "gesso_backend"}),
         ("gesso_client.cli", {"torch", "onnxruntime", "gesso_backend"}),
     ],

@@ -13,9 +13,9 @@ from tritonclient.grpc import model_config_pb2
 from tritonclient.utils import np_to_triton_dtype
 
 from contract.conftest import ROOT
-from gesso_backend.bundle import Bundle
-from gesso_backend.events import Event
-from gesso_backend.request import INPUTS, parse
+from gesso_backend.model.bundle import Bundle
+from gesso_backend.serving.events import Event
+from gesso_backend.kinds.diffusion.request import INPUTS, parse
 from gesso_client.events import Image, Preview, Progress, Reading
 from gesso_client.models import ModelInfo
 from gesso_client.request import DTYPES, Options, build
@@ -54,8 +54,8 @@ def test_the_models_are_what_the_design_says(config: Any) -> None:
 def test_the_shims_are_one_line(model: str, shim: str) -> None:
     """Guards against logic where no test reaches it."""
     (line,) = (ROOT / "model_repository" / model / "1" / "model.py").read_text().splitlines()
-    assert line.startswith(f"from gesso_backend.triton_model import {shim} as TritonPythonModel")
-    assert f"\nclass {shim}(" in (ROOT / "python_backend/src/gesso_backend/triton_model.py").read_text()
+    assert line.startswith(f"from gesso_backend.triton.inpaint import {shim} as TritonPythonModel")
+    assert f"\nclass {shim}(" in (ROOT / "python_backend/src/gesso_backend/triton/inpaint.py").read_text()
 
 
 def test_no_name_is_one_that_triton_keeps_for_itself(config: Any) -> None:
@@ -174,10 +174,10 @@ def tensors(monkeypatch: pytest.MonkeyPatch) -> Any:
     api: Any = types.ModuleType("triton_python_backend_utils")
     api.Tensor = lambda name, array: (name, array)
     monkeypatch.setitem(sys.modules, api.__name__, api)
-    monkeypatch.delitem(sys.modules, "gesso_backend.triton_model", raising=False)
-    module = importlib.import_module("gesso_backend.triton_model")
+    monkeypatch.delitem(sys.modules, "gesso_backend.triton.inpaint", raising=False)
+    module = importlib.import_module("gesso_backend.triton.inpaint")
     yield lambda event: dict(module._tensors(event))
-    sys.modules.pop("gesso_backend.triton_model", None)
+    sys.modules.pop("gesso_backend.triton.inpaint", None)
 
 
 def test_the_backend_answers_with_what_is_declared(config: Any, tensors: Any) -> None:

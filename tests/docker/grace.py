@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gesso_backend import supervisor
+from gesso_backend.host import supervisor
 from gesso_backend.settings import Settings
 
 

@@ -10,7 +10,7 @@ import pytest
 from docker import rules
 from docker.build_context import BuildContext, ignored, read_patterns
 from docker.dockerfile import Dockerfile, DockerfileError, parse, substitute
-from gesso_backend import preflight
+from gesso_backend.host import preflight
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "docker").glob("*.Dockerfile"))

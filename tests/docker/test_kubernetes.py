@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from docker.grace import drain_takes
-from gesso_backend import supervisor
+from gesso_backend.host import supervisor
 
 FOLDER = Path(__file__).parents[2] / "docker" / "kubernetes"
 READY, LIVE = "/v2/models/inpaint/ready", "/v2/health/live"
@@ -203,7 +203,7 @@ def test_the_example_service_asks_for_the_runtime(runtime: Object) -> None:
 
 def test_the_bundles_schema_is_the_runtimes_format(runtime: Object) -> None:
     """Guards against a runtime that takes bundles its server refuses."""
-    from gesso_backend.bundle import SCHEMA_VERSION
+    from gesso_backend.model.bundle import SCHEMA_VERSION
 
     assert [each["version"] for each in runtime["supportedModelFormats"]] == [str(SCHEMA_VERSION)]
 

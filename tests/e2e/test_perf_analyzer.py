@@ -20,7 +20,7 @@ import pytest
 from e2e.jobs import inpaint, text_to_image
 from e2e.server import Server
 from e2e.wire import Tensors
-from gesso_backend import tritonserver
+from gesso_backend.host import tritonserver
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 

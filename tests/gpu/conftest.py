@@ -11,8 +11,8 @@ import pytest
 
 import bundles
 from backend.real import Real
-from gesso_backend.engines import EngineError
-from gesso_backend.engines.device import Device, cuda_runtime
+from gesso_backend.engines.engine import EngineError
+from gesso_backend.engines.tensorrt.device import Device, cuda_runtime
 
 
 @pytest.fixture(scope="session")

@@ -13,9 +13,9 @@ import pytest
 from backend.fakes import FakeClient, hole, inpaint
 from backend.real import Real
 from backend.test_engine import MOST_ROWS, rows_of
-from gesso_backend import bundle as bundles
-from gesso_backend.engines import EngineError, EngineSet, load_engines
-from gesso_backend.service import Service
+from gesso_backend.model import bundle as bundles
+from gesso_backend.engines.engine import EngineError, EngineSet, load_engines
+from gesso_backend.serving.service import Service
 from gesso_backend.settings import Settings
 
 pytestmark = pytest.mark.gpu

@@ -8,7 +8,7 @@ from typing import Any
 from gesso_export.errors import CheckpointError
 from gesso_export.manifest import Parameter, SizeSpec
 
-# What each algorithm may be spaced by, besides its plain form; gesso_backend.samplers has the same names.
+# What each algorithm may be spaced by, besides its plain form; gesso_backend.kinds.diffusion.samplers has the same names.
 _SIGMA_SPACINGS = ("karras", "exponential", "beta")
 _SPACINGS: dict[str, tuple[str, ...]] = {
     "ddim": ("sgm_uniform",),

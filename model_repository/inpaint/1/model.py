@@ -1,1 +1,1 @@
-from gesso_backend.triton_model import InpaintModel as TritonPythonModel  # noqa: F401
+from gesso_backend.triton.inpaint import InpaintModel as TritonPythonModel  # noqa: F401

@@ -1,1 +1,1 @@
-from gesso_backend.triton_model import InpaintOnceModel as TritonPythonModel  # noqa: F401
+from gesso_backend.triton.once import InpaintOnceModel as TritonPythonModel  # noqa: F401

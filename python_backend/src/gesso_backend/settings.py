@@ -1,77 +1,116 @@
-"""How a server is set: one frozen dataclass, filled once from Triton's model parameters."""
+"""How a server is set: one frozen dataclass, filled once from Triton's model parameters.
+
+Each field carries its default, the help of its `gesso-serve` option and what a value is held against; options and the
+table of docs/api.md are made from it.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from gesso_backend.errors import SettingsError
-from gesso_backend.policy import POLICIES
+from gesso_backend.plugins import ENGINES, found
 
 # Files in the `control` folder: asked for by gesso-serve, and done by the service.
 DRAIN, DRAINED = "drain", "drained"
 
-ENGINES = ("onnxruntime", "tensorrt", "triton")
 PROVIDERS = ("cpu", "cuda", "tensorrt")
-NETWORK_BACKENDS = ("python", "onnxruntime", "tensorrt")
-CHOICES = {
-    "loop": ("batched", "plain"),
-    "policy": POLICIES,
-    "engine": ENGINES,
-    "engine_fallback": ("none", "onnxruntime"),
-    "network_backend": NETWORK_BACKENDS,
-}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a setting's value is held against, and its help; without help it is no option of gesso-serve."""
+
+    help: str = ""
+    minimum: float | None = None
+    choices: Callable[[], Collection[str]] | None = None
+    numbers: int | None = None  # a list of numbers of at least this, with commas between
+
+    def check(self, name: str, value: Any) -> None:
+        """Raises SettingsError naming key and value."""
+        if self.minimum is not None and not value >= self.minimum:  # NaN is not
+            raise SettingsError(f"{name}: {value} is below the minimum {self.minimum:g}")
+        if self.choices is not None and value not in self.choices():
+            raise SettingsError(f"{name}: {value!r} is not one of {', '.join(self.choices())}")
+        if self.numbers is not None:
+            _numbers(name, value, self.numbers)
+
+
+def _setting(default: Any, help: str = "", *, choices: Any = None, **rule: Any) -> Any:
+    if choices is not None and not callable(choices):
+        choices = (lambda fixed: lambda: fixed)(choices)
+    return field(default=default, metadata={"rule": Rule(help, choices=choices, **rule)})
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Each default is written here only; `gesso-serve` options and config.pbtxt parameters use these names."""
+    """`gesso-serve` options and config.pbtxt parameters use these names."""
 
-    bundle: str = ""  # path of the bundle; empty: the environment variable GESSO_BUNDLE
-    loop: str = "batched"  # or "plain": one request at a time, the reference
-    policy: str = "srpt"  # who runs next: policy.POLICIES
-    max_rows: int = 0  # rows in one denoiser or text encoder call; 0: what the profile says pays
-    max_vae_rows: int = 0  # rows in one VAE call; 0: the same
-    profile_seconds: float = 30.0  # spent on profiling a bundle that is new to this machine; 0: not at all
-    max_queue: int = 256  # requests in the server at once, waiting or running; one more is told UNAVAILABLE
-    max_input_mib: int = 2048  # pictures held by those requests, MiB
-    threads: int = 0  # threads of the engine; 0: one per core
-    engine: str = "onnxruntime"  # what runs the networks: ENGINES
-    providers: str = "cpu"  # of ONNX Runtime, best first: PROVIDERS, with commas between
-    device: int = 0  # number of the GPU
-    engine_fallback: str = "none"  # for what TensorRT cannot run; or "onnxruntime", on the GPU
-    batch_sizes: str = ""  # on a GPU, sizes that smaller batches may be padded to; empty: all to the largest
-    weight_streaming_mib: int = 0  # device memory for the weights of engines that stream them; 0: TensorRT decides
-    network_backend: str = "python"  # of Triton's, for the triton engine: NETWORK_BACKENDS
-    network_gpus: str = ""  # GPUs on which the triton engine's denoiser has an instance, as "0,1"; empty: `device`
-    cache_mib: int = 256  # what the text and VAE encoders said, kept for requests with the same prompt or picture; MiB
-    response_cache_mib: int = 0  # whole answers, kept for requests equal in everything, the seed included; MiB
-    stall_seconds: float = 600.0  # a network call longer than this counts as stuck
-    drain_seconds: float = 20.0  # how long a stopping server lets running requests finish
-    control: str = ""  # a folder through which gesso-serve asks the model to drain; empty: nobody asks
+    bundle: str = _setting("")  # path of the bundle; empty: the environment variable GESSO_BUNDLE
+    verified: str = _setting("")  # the seal of the manifest whose files gesso-serve has just hashed
+    loop: str = _setting(
+        "batched", "batched, or plain: one request at a time, the reference", choices=("batched", "plain")
+    )
+    policy: str = _setting(
+        "srpt",
+        "srpt: shortest remaining work first, with aging; fifo: first come, first served; "
+        "request-batches: whole requests in batches of 8, to compare with",
+        choices=("srpt", "fifo", "request-batches"),
+    )
+    max_rows: int = _setting(
+        0, "most rows in one denoiser or text encoder call; 0: what the profile says pays", minimum=0
+    )
+    max_vae_rows: int = _setting(0, "most rows in one VAE call; 0: what the profile says pays", minimum=0)
+    profile_seconds: float = _setting(
+        30.0, "spent on profiling a bundle that is new to this machine; 0: not at all", minimum=0
+    )
+    max_queue: int = _setting(256, "most requests in the server at once; one more is told UNAVAILABLE", minimum=1)
+    max_input_mib: int = _setting(2048, "most MiB of pictures those may hold", minimum=1)
+    threads: int = _setting(0, "threads of the engine; 0: one per core", minimum=0)
+    engine: str = _setting(
+        "onnxruntime",
+        "what runs the networks: onnxruntime, tensorrt (built by gesso-export engines) or triton",
+        choices=lambda: found(ENGINES),
+    )
+    providers: str = _setting("cpu", "of ONNX Runtime, best first, with commas between: cpu, cuda, tensorrt")
+    device: int = _setting(0, "number of the GPU", minimum=0)
+    engine_fallback: str = _setting(
+        "none", "for what TensorRT cannot run: none, or onnxruntime on the GPU", choices=("none", "onnxruntime")
+    )
+    batch_sizes: str = _setting(
+        "", "on a GPU, sizes that smaller batches may be padded to, as 2,8; empty: all to the largest", numbers=1
+    )
+    weight_streaming_mib: int = _setting(
+        0, "device memory for the weights of engines that stream them; 0: TensorRT decides", minimum=0
+    )
+    network_backend: str = _setting(
+        "python", "of Triton, for --engine triton: python, onnxruntime or tensorrt",
+        choices=("python", "onnxruntime", "tensorrt"),
+    )  # fmt: skip
+    network_gpus: str = _setting(
+        "", "GPUs on which --engine triton has an instance of the denoiser, as 0,1; empty: --device", numbers=0
+    )
+    cache_mib: int = _setting(
+        256, "MiB of encoded prompts and pictures kept for requests that repeat them; 0: none", minimum=0
+    )
+    response_cache_mib: int = _setting(
+        0, "MiB of whole answers kept for requests that are equal, seed included; 0: none", minimum=0
+    )
+    # An idle loop shows that it lives once a second: below two it could not be told from a stuck one.
+    stall_seconds: float = _setting(600.0, "a network call longer than this counts as stuck", minimum=2)
+    drain_seconds: float = _setting(20.0, "how long running requests may finish on shutdown", minimum=0)
+    control: str = _setting("")  # a folder through which gesso-serve asks the model to drain; empty: nobody asks
 
     def __post_init__(self) -> None:
-        for name in ("max_queue", "max_input_mib"):
-            if getattr(self, name) < 1:
-                raise SettingsError(f"{name}: {getattr(self, name)} is below the minimum 1")
-        for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise SettingsError(f"{name}: {getattr(self, name)!r} is not one of {', '.join(choices)}")
+        for name, rule in RULES.items():
+            rule.check(name, getattr(self, name))
         for provider in self.provider_names:
             if provider not in PROVIDERS:
                 raise SettingsError(f"providers: {provider!r} is not one of {', '.join(PROVIDERS)}")
-        for name in ("batch_sizes", "network_gpus"):
-            _numbers(name, getattr(self, name), least=1 if name == "batch_sizes" else 0)
-        # An idle loop shows that it lives once a second: below two it could not be told from a stuck one.
-        for name, least in (
-            ("max_rows", 0), ("max_vae_rows", 0), ("profile_seconds", 0),
-            ("threads", 0), ("stall_seconds", 2), ("drain_seconds", 0), ("device", 0), ("weight_streaming_mib", 0),
-            ("cache_mib", 0), ("response_cache_mib", 0),
-        ):  # fmt: skip
-            if not getattr(self, name) >= least:  # NaN is not
-                raise SettingsError(f"{name}: {getattr(self, name)} is below the minimum {least}")
 
     @property
     def provider_names(self) -> tuple[str, ...]:
@@ -96,7 +135,7 @@ class Settings:
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, str]) -> Settings:
         """Triton model parameters (all strings) as Settings. Raises SettingsError naming the key."""
-        kinds: dict[str, type] = {field.name: type(field.default) for field in fields(cls)}
+        kinds: dict[str, type] = {each.name: type(each.default) for each in fields(cls)}
         values = {}
         for key, text in parameters.items():
             if key not in kinds:
@@ -107,12 +146,19 @@ class Settings:
                 raise SettingsError(f"{key}: {text!r} is not {kinds[key].__name__}") from None
         return cls(**values)
 
+    def to_parameters(self) -> dict[str, str]:
+        """Those that are not as by default, as model parameters."""
+        return {each.name: str(value) for each in fields(self) if (value := getattr(self, each.name)) != each.default}
+
     def bundle_path(self) -> Path:
         """Where the bundle is. Raises SettingsError when nothing says so."""
         path = self.bundle or os.environ.get("GESSO_BUNDLE", "")
         if not path:
             raise SettingsError("bundle: not set; give the model a `bundle` parameter or set GESSO_BUNDLE")
         return Path(path)
+
+
+RULES: Mapping[str, Rule] = {each.name: each.metadata["rule"] for each in fields(Settings)}
 
 
 def _numbers(name: str, text: str, least: int) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gesso_backend.engines import Engine, NoProfile, Outputs
+from gesso_backend.engines.engine import Engine, NoProfile, Outputs
 
 log = logging.getLogger(__name__)
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 import onnxruntime
 
-from gesso_backend.bundle import Bundle
-from gesso_backend.engines import Engine
+from gesso_backend.engines.engine import CallModel, Engine, EngineSet
 from gesso_backend.errors import BundleError
+from gesso_backend.model.bundle import Bundle
+from gesso_backend.settings import Settings
 
 
 class OnnxRuntimeEngine:
@@ -35,12 +35,17 @@ class OnnxRuntimeEngine:
         return dict(zip(self._outputs, self._session.run(self._outputs, inputs), strict=True))
 
 
-def load_engines(folder: Path, bundle: Bundle, threads: int = 0) -> Mapping[str, Engine]:
-    """An engine for every network of a bundle."""
-    return {
-        name: OnnxRuntimeEngine(folder / cpu_graph(spec.file, bundle), threads)
+def load(settings: Settings, folder: Path, bundle: Bundle, call: CallModel | None = None) -> EngineSet:
+    """An engine for every network, on the CPU, or with the GPU's providers that the settings name."""
+    if settings.providers != "cpu":
+        from gesso_backend.engines import onnxruntime_gpu
+
+        return onnxruntime_gpu.load(settings, folder, bundle, call)
+    engines: dict[str, Engine] = {
+        name: OnnxRuntimeEngine(folder / cpu_graph(spec.file, bundle), settings.threads)
         for name, spec in bundle.networks.items()
     }
+    return EngineSet.alike(engines, "onnxruntime (cpu)")
 
 
 def cpu_graph(file: str, bundle: Bundle) -> str:

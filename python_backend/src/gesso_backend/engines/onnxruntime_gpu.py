@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from gesso_backend.bundle import Bundle
-from gesso_backend.calls import Arrays
-from gesso_backend.engines import Engine, EngineError, EngineSet, Outputs
+from gesso_backend.arrays import Arrays
+from gesso_backend.engines.engine import CallModel, Engine, EngineError, EngineSet, Outputs
 from gesso_backend.engines.padding import PaddedEngine, filled, sizes_for
+from gesso_backend.model.bundle import Bundle
 from gesso_backend.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -29,8 +29,8 @@ CONTEXTS = "engines"  # folder of a bundle in which the TensorRT provider keeps 
 SMALLEST_SIDE = 64  # pixels; the least that the TensorRT provider's engines are built for
 
 
-class BoundEngine:
-    """One ONNX file in a session whose inputs lie on the device. `run` is the `Sized` contract."""
+class IoBindingEngine:
+    """One ONNX file in a session whose inputs lie on the device. `run` is the `FixedBatchEngine` contract."""
 
     def __init__(
         self,
@@ -89,11 +89,11 @@ class BoundEngine:
         return dict(zip(self._outputs, binding.copy_outputs_to_cpu(), strict=True))
 
 
-def load_engines(settings: Settings, folder: Path, bundle: Bundle) -> EngineSet:
+def load(settings: Settings, folder: Path, bundle: Bundle, call: CallModel | None = None) -> EngineSet:
     """An engine for every network, with the providers that the settings name."""
     providers = settings.provider_names
     engines = {name: load_engine(settings, folder, bundle, name, providers) for name in bundle.networks}
-    return EngineSet(engines, f"onnxruntime ({', '.join(providers)})")
+    return EngineSet.alike(engines, f"onnxruntime ({', '.join(providers)})")
 
 
 def load_engine(settings: Settings, folder: Path, bundle: Bundle, network: str, providers: Sequence[str]) -> Engine:
@@ -104,8 +104,8 @@ def load_engine(settings: Settings, folder: Path, bundle: Bundle, network: str, 
     options = [(NAMES[name], _options(name, settings, bundle, network)) for name in providers]
     if providers[-1] != "cpu":
         options.append((NAMES["cpu"], {}))  # ONNX Runtime works out shapes there
-    engine = BoundEngine(path, options, ("cuda", settings.device), config)
-    return PaddedEngine(network, engine, sizes_for(network, settings))
+    engine = IoBindingEngine(path, options, ("cuda", settings.device), config)
+    return PaddedEngine(network, engine, sizes_for(bundle.networks[network], settings))
 
 
 def _options(provider: str, settings: Settings, bundle: Bundle, network: str) -> dict[str, Any]:
@@ -131,25 +131,25 @@ def _options(provider: str, settings: Settings, bundle: Bundle, network: str) ->
 
 def _context(settings: Settings, folder: Path, bundle: Bundle, network: str) -> tuple[Path, dict[str, str]]:
     """(the model to open, session options): what was built at an earlier start, else the network itself, to be built
-    and kept. ONNX Runtime's EP context is made of the network's hash, its own version, the device and the shapes."""
+    and stored. ONNX Runtime's EP context is made of the network's hash, its own version, the device and the shapes."""
     spec = bundle.networks[network]
     parts = [bundle.files[spec.file].sha256, onnxruntime.__version__, *_shapes(settings, bundle, network)]
     digest = hashlib.sha256("\n".join([*parts, _gpu(settings.device)]).encode()).hexdigest()[:16]
-    kept = folder / CONTEXTS / f"{digest}-onnxruntime{onnxruntime.__version__}" / f"{network}_ctx.onnx"
-    if kept.is_file():
-        return kept, {}
+    built = folder / CONTEXTS / f"{digest}-onnxruntime{onnxruntime.__version__}" / f"{network}_ctx.onnx"
+    if built.is_file():
+        return built, {}
     try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
+        built.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        log.warning("%s: what TensorRT builds cannot be kept in the bundle (%s)", network, error)
+        log.warning("%s: what TensorRT builds cannot be stored in the bundle (%s)", network, error)
         return folder / spec.file, {}
-    keep = {"ep.context_enable": "1", "ep.context_embed_mode": "0", "ep.context_file_path": str(kept)}
-    return folder / spec.file, keep
+    store = {"ep.context_enable": "1", "ep.context_embed_mode": "0", "ep.context_file_path": str(built)}
+    return folder / spec.file, store
 
 
 def _gpu(ordinal: int) -> str:
     """The name of the GPU when cuda-python is there to tell it."""
-    from gesso_backend.engines.device import Device, cuda_runtime
+    from gesso_backend.engines.tensorrt.device import Device, cuda_runtime
 
     try:
         return Device(ordinal, cuda_runtime()).name
@@ -160,18 +160,14 @@ def _gpu(ordinal: int) -> str:
 def _shapes(settings: Settings, bundle: Bundle, network: str) -> tuple[str, str, str]:
     """(least, best, largest) of the TensorRT provider's one profile, as it writes them: `sample:1x9x64x64,...`."""
     spec = bundle.networks[network]
-    latent = network == bundle.kind.denoiser
-    factor = bundle.vae.factor
     side = int(bundle.size.max_pixels**0.5) // bundle.size.multiple * bundle.size.multiple
     sides = (SMALLEST_SIDE, bundle.size.native, max(side, bundle.size.native))
-    length = max(tokenizer.max_length for tokenizer in bundle.tokenizers.values())
-    tokens = (min(t.max_length for t in bundle.tokenizers.values()), length, 8 * length)
-    cap = sizes_for(network, settings)[-1]
+    shortest, longest = bundle.token_lengths
+    tokens = (shortest, longest, 8 * longest)
+    cap = sizes_for(spec, settings)[-1]
     texts = []
     for which, rows in enumerate((1, cap, cap)):
-        axes = {"batch": rows, "tokens": tokens[which]}
-        for axis in ("height", "width"):
-            axes |= {axis: sides[which] // (factor if latent else 1), f"latent_{axis}": sides[which] // factor}
+        axes = bundle.axes(rows, sides[which], tokens[which])
         ports = {name: [axes[a] if isinstance(a, str) else a for a in port.shape] for name, port in spec.inputs.items()}
         texts.append(",".join(f"{name}:{'x'.join(map(str, shape))}" for name, shape in ports.items()))
     return texts[0], texts[1], texts[2]

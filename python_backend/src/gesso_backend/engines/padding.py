@@ -16,8 +16,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from gesso_backend.calls import Arrays
-from gesso_backend.engines import Outputs
+from gesso_backend.arrays import Arrays
+from gesso_backend.engines.engine import Outputs
+from gesso_backend.model.bundle import NetworkSpec
 from gesso_backend.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -26,7 +27,7 @@ log = logging.getLogger(__name__)
 DEFAULT_ROWS, DEFAULT_VAE_ROWS = 8, 1
 
 
-class Sized(Protocol):
+class FixedBatchEngine(Protocol):
     """An engine that runs exactly as many rows as it is told."""
 
     def run(self, inputs: Arrays, size: int) -> Outputs:
@@ -37,7 +38,7 @@ class Sized(Protocol):
 
 
 @dataclass(frozen=True)
-class Way:
+class BatchSizes:
     """How the rows of one shape are run."""
 
     sizes: tuple[int, ...]  # ascending
@@ -45,42 +46,42 @@ class Way:
 
 
 class PaddedEngine:
-    """The engine contract over a `Sized`: pads, splits what is larger than the largest size, and drops the padding."""
+    """The engine contract over a `FixedBatchEngine`: pads, splits what is larger than the largest size, drops the padding."""
 
-    def __init__(self, network: str, engine: Sized, sizes: Sequence[int]) -> None:
+    def __init__(self, network: str, engine: FixedBatchEngine, sizes: Sequence[int]) -> None:
         """sizes: batch sizes that may run; a row's bytes are the same in all that are used."""
         self._network = network
         self._engine = engine
         self._sizes = tuple(sorted(set(sizes)))
-        self._ways: dict[tuple[object, ...], Way] = {}
+        self._batch_sizes: dict[tuple[object, ...], BatchSizes] = {}
 
     def __call__(self, **inputs: np.ndarray[Any, Any]) -> Outputs:
-        way = self._way(inputs)
+        batches = self._sizes_of(inputs)
         rows = len(next(iter(inputs.values())))
-        step = way.sizes[-1] if way.together else 1
+        step = batches.sizes[-1] if batches.together else 1
         parts = []
         for start in range(0, rows, step):
             part = {name: array[start : start + step] for name, array in inputs.items()} if rows > step else inputs
             count = min(step, rows - start)
-            size = next(size for size in way.sizes if size >= count)
+            size = next(size for size in batches.sizes if size >= count)
             outputs = self._engine.run(part, size)
             parts.append({name: array[:count] for name, array in outputs.items()})
         if len(parts) == 1:
             return parts[0]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    def _way(self, inputs: Arrays) -> Way:
+    def _sizes_of(self, inputs: Arrays) -> BatchSizes:
         key = tuple((name, array.shape[1:]) for name, array in sorted(inputs.items()))
-        if key not in self._ways:
-            self._ways[key] = self._try(inputs)
-        return self._ways[key]
+        if key not in self._batch_sizes:
+            self._batch_sizes[key] = self._try(inputs)
+        return self._batch_sizes[key]
 
-    def _try(self, inputs: Arrays) -> Way:
+    def _try(self, inputs: Arrays) -> BatchSizes:
         """Run one row in all places of every size, and keep the sizes that agree with the largest."""
         most = self._engine.most_rows(inputs)
         sizes = tuple(sorted({size if most is None else min(size, most) for size in self._sizes}))
         if sizes == (1,):
-            return Way(sizes, together=True)
+            return BatchSizes(sizes, together=True)
         row = {name: _rough(array[:1]) for name, array in inputs.items()}
         answers = {size: self._engine.run(row, size) for size in sizes}
         expected = _bits(answers[sizes[-1]], 0)
@@ -90,19 +91,19 @@ class PaddedEngine:
                 "%s: a row's bytes depend on its place in a batch of %d at %s; rows of this shape run one at a time",
                 self._network, sizes[-1], shapes,
             )  # fmt: skip
-            return Way(sizes[:1], together=False)
-        kept = tuple(size for size in sizes if _all_rows_are(answers[size], size, expected))
-        if kept != sizes:
-            dropped = [size for size in sizes if size not in kept]
+            return BatchSizes(sizes[:1], together=False)
+        agreeing = tuple(size for size in sizes if _all_rows_are(answers[size], size, expected))
+        if agreeing != sizes:
+            dropped = [size for size in sizes if size not in agreeing]
             log.warning(
                 "%s: batches of %s give other bytes than of %d and are not used", self._network, dropped, sizes[-1]
             )
-        return Way(kept, together=True)
+        return BatchSizes(agreeing, together=True)
 
 
-def sizes_for(network: str, settings: Settings) -> tuple[int, ...]:
+def sizes_for(spec: NetworkSpec, settings: Settings) -> tuple[int, ...]:
     """The sizes of a network's batches: the most rows of a call, and below that what the settings allow."""
-    if network.startswith("vae_"):
+    if spec.sees == "pixels":
         cap = settings.max_vae_rows or DEFAULT_VAE_ROWS
     else:
         cap = settings.max_rows or max(settings.sizes, default=DEFAULT_ROWS)

@@ -7,14 +7,15 @@ TensorRT and ONNX Runtime backends. A call costs more than in process (docs/engi
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gesso_backend.bundle import Bundle
-from gesso_backend.calls import Arrays
-from gesso_backend.engines import CallModel, Engine, EngineError, EngineSet, Outputs
+from gesso_backend.arrays import Arrays
+from gesso_backend.engines.engine import CallModel, Engine, EngineError, EngineSet, Outputs
 from gesso_backend.engines.padding import PaddedEngine, filled, sizes_for
+from gesso_backend.model.bundle import Bundle
 from gesso_backend.settings import Settings
 
 
@@ -24,7 +25,7 @@ def network_model_name(model: str, network: str) -> str:
 
 
 class TritonEngine:
-    """One network. Also the `Sized` contract, for backends that run on a GPU."""
+    """One network. Also the `FixedBatchEngine` contract, for backends that run on a GPU."""
 
     def __init__(self, network: str, outputs: Sequence[str], call: CallModel) -> None:
         self._network = network
@@ -42,7 +43,7 @@ class TritonEngine:
         return None
 
 
-def load_engines(settings: Settings, bundle: Bundle, call: CallModel | None) -> EngineSet:
+def load(settings: Settings, folder: Path, bundle: Bundle, call: CallModel | None = None) -> EngineSet:
     """Raises EngineError outside Triton."""
     if call is None:
         raise EngineError("engine: triton is there only inside Triton; see gesso-serve --engine triton")
@@ -52,6 +53,6 @@ def load_engines(settings: Settings, bundle: Bundle, call: CallModel | None) -> 
         if settings.network_backend == "python":
             engines[network] = engine  # the shim runs an engine of this folder, which pads where it has to
         else:
-            sizes = sizes_for(network, settings)
+            sizes = sizes_for(spec, settings)
             engines[network] = PaddedEngine(network, engine, sizes)
-    return EngineSet(engines, f"triton ({settings.network_backend})")
+    return EngineSet.alike(engines, f"triton ({settings.network_backend})")

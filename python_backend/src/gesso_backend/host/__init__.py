@@ -1,0 +1,1 @@
+"""gesso-serve: the process that prepares a repository, starts Triton and watches it."""

@@ -1,0 +1,129 @@
+"""gesso-serve: one command from a bundle to a running Triton, watched and drained.
+
+Triton does not restart a dead Python model, and its health endpoints can stay green without it; so the models' own
+readiness is watched here, and Triton is restarted when it goes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import signal
+import socket
+import sys
+import tempfile
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from gesso_backend.errors import GessoError, ServeError
+from gesso_backend.host import repository, tritonserver
+from gesso_backend.host.supervisor import EXIT_SECONDS, Ports, Supervisor, shm_prefix
+from gesso_backend.settings import RULES, Settings
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The console script. Returns the exit status: 0 stopped on request, 1 Triton kept failing, 2 could not start."""
+    options = _parser().parse_args(arguments)
+    try:
+        if options.install_triton:
+            print(f"Triton {tritonserver.VERSION} is in {tritonserver.install()}")
+            return 0
+        return _serve(options)
+    except GessoError as error:
+        print(f"gesso-serve: error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"gesso-serve: error: {error.strerror}: {error.filename or ''}".rstrip(": "), file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="gesso-serve", description="Serve bundles with NVIDIA Triton.")
+    parser.add_argument("bundle", nargs="?", type=Path, metavar="BUNDLE", help="served as the model `inpaint`")
+    parser.add_argument("--name", action="append", default=[], metavar="NAME=BUNDLE", help="a further bundle, by name")
+    parser.add_argument("--host", default="127.0.0.1", help="address to bind (default: %(default)s, this machine only)")
+    for port in dataclasses.fields(Ports):
+        parser.add_argument(f"--{port.name}-port", type=int, default=port.default, help="(default: %(default)s)")
+    for field in dataclasses.fields(Settings):
+        if RULES[field.name].help:
+            name = "--" + field.name.replace("_", "-")
+            text = f"{RULES[field.name].help} (default: %(default)s)"
+            parser.add_argument(name, type=type(field.default), default=field.default, help=text)
+    parser.add_argument("--repository", type=Path, metavar="DIR", help="only write the model repository to DIR")
+    parser.add_argument("--install-triton", action="store_true", help="only install Triton from PyPI")
+    parser.add_argument("--verbose", action="store_true", help="show all of Triton's log")
+    return parser
+
+
+def _serve(options: argparse.Namespace) -> int:
+    served = _served(options)
+    settings = Settings(**{name: getattr(options, name) for name, rule in RULES.items() if rule.help})
+    if options.repository is not None:
+        names = repository.write(options.repository, served, settings)
+        print(f"wrote {', '.join(names)} to {options.repository}")
+        return 0
+    server = tritonserver.find()
+    ports = Ports(options.http_port, options.grpc_port, options.metrics_port)
+    _check_ports(options.host, ports)
+    with tempfile.TemporaryDirectory(prefix="gesso-serve-") as scratch:
+        env = tritonserver.environment(server, Path(scratch) / "lib")
+        backends = tritonserver.backend_folder(server, Path(scratch) / "backends")
+        models = Path(scratch) / "models"
+        control = Path(scratch) / "control"
+        names = repository.write(models, served, settings, control)
+        command = _command(server.binary, backends, models, options, ports, settings)
+        supervisor = Supervisor(
+            command, env, models, control, names, ports, settings.drain_seconds, options.host, options.verbose
+        )
+        if threading.current_thread() is threading.main_thread():
+            for stop in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(stop, lambda *_: supervisor.stop())
+        return supervisor.run()
+
+
+def _served(options: argparse.Namespace) -> dict[str, Path]:
+    served: dict[str, Path] = {}
+    if options.bundle is not None:
+        served[repository.STREAMING] = options.bundle
+    for pair in options.name:
+        name, equals, folder = pair.partition("=")
+        if not equals or not folder:
+            raise ServeError(f"--name: {pair!r} is not NAME=BUNDLE")
+        if name in served:
+            raise ServeError(f"--name: {name!r} is given twice")
+        served[name] = Path(folder)
+    if not served:
+        raise ServeError("no BUNDLE given; see gesso-serve --help")
+    return served
+
+
+def _command(
+    binary: Path, backends: Path, models: Path, options: argparse.Namespace, ports: Ports, settings: Settings
+) -> list[str]:
+    """Auto-complete off: the committed config is the whole truth. Model control none: clients cannot load models."""
+    flags = {
+        "model-repository": models,
+        "backend-directory": backends,
+        "model-control-mode": "none",
+        "exit-timeout-secs": EXIT_SECONDS,
+        "allow-gpu-metrics": str(settings.on_gpu).lower(),
+    }
+    for name, port in dataclasses.asdict(ports).items():
+        flags |= {f"{name}-address": options.host, f"{name}-port": port}
+    flags["backend-config"] = f"python,shm-region-prefix-name={shm_prefix()}"
+    return [str(binary), "--disable-auto-complete-config", *(f"--{k}={v}" for k, v in flags.items())]
+
+
+def _check_ports(host: str, ports: Ports) -> None:
+    for name, port in dataclasses.asdict(ports).items():
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError as error:
+                raise ServeError(f"{host}:{port} cannot be bound ({error.strerror}); set --{name}-port") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

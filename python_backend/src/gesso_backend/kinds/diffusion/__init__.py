@@ -1,0 +1,1 @@
+"""Diffusion: prompts, masks, samplers and the denoising loop."""

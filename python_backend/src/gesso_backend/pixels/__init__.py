@@ -1,0 +1,1 @@
+"""Pictures and masks in numpy: canvas, compositing, seam. No model."""

@@ -1,0 +1,70 @@
+"""What both models share: every request is taken at once and answered later, through its channel."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from gesso_backend.arrays import Arrays
+from gesso_backend.errors import InternalError, InvalidRequest, RequestError
+from gesso_backend.triton.channel import TritonChannel
+
+# Request parameters. Triton's own request timeout is our deadline; over generate_stream it arrives as a parameter.
+TIMEOUT = "timeout"  # microseconds
+JOB = "gesso_job"  # set by inpaint_once: an id to cancel by; only the image is sent back
+PRIORITY = "gesso_priority"  # interactive, normal or background
+CANCEL = "gesso_cancel"  # set by inpaint_once: cancel the job of this id; the rest of the request is ignored
+DESCRIPTION = "gesso"  # model parameter: what clients may know, written by gesso-serve
+TARGET = "target"  # model parameter of inpaint_once: the model it is a shim over
+
+
+class AnsweringModel(ABC):
+    """A model that takes every request at once and answers it later, through its channel."""
+
+    def execute(self, requests: list[Any]) -> None:
+        for request in requests:
+            channel = TritonChannel(request.get_response_sender())
+            try:
+                self._accept(request, channel)
+            except Exception as error:
+                channel.close(error if isinstance(error, RequestError) else InternalError(str(error)))
+
+    @abstractmethod
+    def _accept(self, request: Any, channel: TritonChannel) -> None:
+        """Begin on one request; what is raised is its answer."""
+
+
+def request_parameters(request: Any, known: Collection[str]) -> dict[str, Any]:
+    """What Triton calls the parameters of a request. Raises InvalidRequest for one that is not known."""
+    parameters: dict[str, Any] = json.loads(request.parameters() or "{}")
+    for name in parameters:
+        if name not in known:
+            raise InvalidRequest(name, "unknown parameter")
+    return parameters
+
+
+def arrays(request: Any) -> Arrays:
+    """The request's tensors, copied: Triton's memory is only lent until the request is released."""
+    return {tensor.name(): tensor.as_numpy().copy() for tensor in request.inputs()}
+
+
+def timeout_seconds(request: Any, parameters: Mapping[str, Any]) -> float | None:
+    """Seconds the client gives the request, or None."""
+    try:
+        microseconds = int(request.timeout() or parameters.get(TIMEOUT, 0))
+    except (TypeError, ValueError):
+        raise InvalidRequest(TIMEOUT, f"{parameters[TIMEOUT]!r} is not a number of microseconds") from None
+    return microseconds / 1e6 if microseconds > 0 else None
+
+
+def model_parameters(args: Mapping[str, str]) -> dict[str, str]:
+    config = json.loads(args["model_config"])
+    return {key: value["string_value"] for key, value in config.get("parameters", {}).items()}
+
+
+def log_to_stderr(model: str) -> None:
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format=f"%(levelname)s {model}: %(message)s", force=True)

@@ -1,0 +1,106 @@
+"""`inpaint_once`: the same inputs as `inpaint`, one response, for clients that want exactly one."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+from gesso_backend.arrays import Arrays
+from gesso_backend.errors import ForwardedError, InternalError, InvalidRequest
+from gesso_backend.serving.watch import REST, ROUND_SECONDS
+from gesso_backend.triton.answering import (
+    CANCEL,
+    JOB,
+    PRIORITY,
+    TARGET,
+    TIMEOUT,
+    AnsweringModel,
+    arrays,
+    log_to_stderr,
+    model_parameters,
+    request_parameters,
+    timeout_seconds,
+)
+from gesso_backend.triton.channel import OUTPUTS, TritonChannel
+
+
+class InpaintOnceModel(AnsweringModel):
+    """A shim over `inpaint`: forwards the request, answers with its image. Many requests wait at once.
+
+    A cancel does not cross Triton's BLS, so a watch thread looks for it and tells `inpaint` by the job's id.
+    """
+
+    def initialize(self, args: Mapping[str, str]) -> None:
+        log_to_stderr(args["model_name"])
+        self._target = model_parameters(args).get(TARGET, "inpaint")
+        self._threads = ThreadPoolExecutor(1024, thread_name_prefix="gesso-once")  # made as needed; they only wait
+        self._lock = threading.Lock()
+        self._waiting: dict[str, TritonChannel] = {}
+        self._closed = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, name="gesso-watch", daemon=True)
+        self._watcher.start()
+
+    def _accept(self, request: Any, channel: TritonChannel) -> None:
+        parameters = request_parameters(request, (TIMEOUT, PRIORITY))
+        inputs = arrays(request)
+        count = inputs.get("num_images_per_prompt")
+        if count is not None and count.size and count.flat[0] > 1:
+            raise InvalidRequest("num_images_per_prompt", "more than 1 needs the streaming model")
+        passed_on = {name: parameters[name] for name in (PRIORITY,) if name in parameters}
+        timeout = timeout_seconds(request, parameters)
+        if timeout is not None:
+            passed_on[TIMEOUT] = int(timeout * 1e6)
+        self._threads.submit(self._forward, inputs, passed_on, channel)
+
+    def _forward(self, inputs: Arrays, passed_on: Mapping[str, Any], channel: TritonChannel) -> None:
+        job = uuid.uuid4().hex
+        with self._lock:
+            self._waiting[job] = channel
+        try:
+            parameters = {JOB: job, **passed_on}
+            tensors = [pb_utils.Tensor(name, array) for name, array in inputs.items()]
+            for response in self._call(tensors, parameters):
+                if response.has_error():
+                    channel.close(ForwardedError(response.error().message()))
+                elif response.output_tensors():
+                    channel.answer([pb_utils.Tensor(t.name(), t.as_numpy().copy()) for t in response.output_tensors()])
+            channel.close(InternalError(f"{self._target} ended without an image"))
+        except Exception as error:
+            channel.close(InternalError(str(error)))
+        finally:
+            with self._lock:
+                del self._waiting[job]
+
+    def _call(self, tensors: list[Any], parameters: Mapping[str, Any]) -> Any:
+        return pb_utils.InferenceRequest(
+            model_name=self._target,
+            inputs=tensors,
+            requested_output_names=list(OUTPUTS),
+            parameters=parameters,
+        ).exec(decoupled=True)
+
+    def _watch(self) -> None:
+        while not self._closed.is_set():
+            started = time.monotonic()
+            with self._lock:
+                waiting = dict(self._waiting)
+            for job, channel in waiting.items():
+                if channel.cancelled():  # told again each round while it waits: the first may overtake the request
+                    prompt = pb_utils.Tensor("prompt", np.array([b""], np.object_))
+                    with contextlib.suppress(Exception):  # a target that is gone; its jobs end by themselves
+                        for _ in self._call([prompt], {CANCEL: job}):
+                            pass
+            self._closed.wait(max(ROUND_SECONDS, REST * (time.monotonic() - started)))
+
+    def finalize(self) -> None:
+        self._threads.shutdown()
+        self._closed.set()
+        self._watcher.join()
