@@ -11,13 +11,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from client.fakes import FakeCall, FakeTransport, replies, response, until
-from gesso_client import Client, ConnectionFailed, NotFound, Progress, ServerError
+from client.tiny import MODELS, repainted
+from client.until import until
+from gesso_client import Client, ConnectionFailed, NotFound, Progress, ServerError, events
 from gesso_client.bar import ProgressBar
 from gesso_client.cli import main
 from gesso_client.save import write_picture
+from gesso_client.testing import FakeCall, FakeTransport
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+PICTURE = events.Image(Image.fromarray(IMAGE), 7, 0, {})
 MASK = np.where(np.eye(20, 30, dtype=bool), 255, 0).astype(np.uint8)
 
 
@@ -30,7 +33,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def gesso(line: str, *scripts: list[Any], transport: FakeTransport | None = None) -> tuple[int, FakeTransport]:
-    fake = FakeTransport(*scripts) if transport is None else transport
+    fake = FakeTransport(*scripts, models=MODELS) if transport is None else transport
     return main(line.split(), lambda url: Client(url, transport=fake)), fake
 
 
@@ -41,7 +44,7 @@ def pixels(path: Path | str) -> np.ndarray:
 def test_a_photograph_is_inpainted(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, transport = gesso("inpaint photo.png --mask mask.png --prompt cat -o out.png --seed 3")
     assert code == 0
-    assert np.array_equal(pixels("out.png"), 255 - IMAGE)
+    assert np.array_equal(pixels("out.png"), repainted(IMAGE, MASK))
     out, err = capsys.readouterr()
     assert out == "out.png  seed 3\n"
     assert err.splitlines()[-1].startswith("step 4/4")
@@ -159,7 +162,7 @@ def test_an_interrupt_cancels_the_job(
 
     monkeypatch.setattr(ProgressBar, "show", interrupted)
     code, transport = gesso(
-        "generate --prompt cat -o out.png", [response("progress"), lambda call: call.cancelled.wait(5)]
+        "generate --prompt cat -o out.png", [Progress(1, 1, 0), lambda call: call.cancelled.wait(5)]
     )
     assert code == 130
     assert capsys.readouterr().err == "gesso: cancelled\n"
@@ -183,7 +186,7 @@ def test_a_folder_is_inpainted_each_with_its_own_mask(folder: Path, capsys: pyte
     (folder / "photos" / "notes.txt").write_text("not a picture")
     code, transport = gesso("inpaint photos --masks masks --prompt cat -o out/deep")
     assert (code, len(transport.requests)) == (0, 6)
-    assert all(np.array_equal(pixels(f"out/deep/{index}.png"), 255 - (IMAGE + index)) for index in range(6))
+    assert all(np.array_equal(pixels(f"out/deep/{index}.png"), repainted(IMAGE + index, MASK)) for index in range(6))
     assert sorted(capsys.readouterr().out.splitlines()) == [f"out/deep/{index}.png  seed 7" for index in range(6)]
 
 
@@ -216,8 +219,7 @@ def test_a_folder_keeps_several_in_flight_and_no_more(folder: Path) -> None:
         with lock:
             running[0] -= 1
 
-    picture = response("image", image=IMAGE)
-    code, _ = gesso("inpaint photos --masks masks --prompt cat -o out --in-flight 3", *[[work, picture]] * 6)
+    code, _ = gesso("inpaint photos --masks masks --prompt cat -o out --in-flight 3", *[[work, PICTURE]] * 6)
     assert (code, running[1]) == (0, 3)
 
 
@@ -236,20 +238,14 @@ def test_a_folder_without_pictures_and_one_without_a_server_fail_at_once(
 
 
 def test_an_interrupt_stops_a_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Interrupted(FakeTransport):
-        def close(self) -> None:
-            super().close()
-            for call in self.calls:
-                call.cancel()
-
     def as_completed(futures: Any) -> Any:
         assert until(lambda: len(transport.calls) == 4)
         raise KeyboardInterrupt
 
     monkeypatch.setattr("gesso_client.folder.as_completed", as_completed)
     stopped: list[bool] = []
-    hold = [lambda call: stopped.append(call.cancelled.wait(5)), *replies({})]
-    transport = Interrupted(*[hold] * 6)
+    hold = [lambda call: stopped.append(call.cancelled.wait(5)), PICTURE]
+    transport = FakeTransport(*[hold] * 6)
     assert gesso("inpaint photos --masks masks --prompt cat -o out", transport=transport)[0] == 130
     assert stopped == [True] * 4
     assert len(transport.calls) == 4  # the two that waited were never sent

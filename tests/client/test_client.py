@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image as PILImage
 
-from client.fakes import FakeCall, FakeTransport, description, response, until
+from client.tiny import MODELS, description
+from client.until import until
 from gesso_client import (
     Cancelled,
     Client,
@@ -25,15 +27,17 @@ from gesso_client import (
     ServerError,
     Unavailable,
 )
+from gesso_client.testing import FakeCall, FakeTransport, response
 
 IMAGE = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
 MASK = np.eye(4, 6, dtype=bool)
 BUSY = Unavailable("the queue is full")
-PICTURE = response("image", image=255 - IMAGE, seed=7)
+PROGRESS = Progress(1, 1, 0)
+PICTURE = Image(PILImage.fromarray(255 - IMAGE), 7, 0, {"seed": 7})
 
 
 def client(*scripts: list[Any], **options: Any) -> tuple[Client, FakeTransport]:
-    transport = FakeTransport(*scripts)
+    transport = FakeTransport(*scripts, models=MODELS)
     return Client(transport=transport, **options), transport
 
 
@@ -44,7 +48,7 @@ def hold(call: FakeCall) -> None:
 
 
 def test_a_picture_comes_back_with_its_seed_and_report() -> None:
-    gesso, transport = client()
+    gesso, transport = client([Image(PILImage.fromarray(255 - IMAGE), 0, 0, {"seed": 0})])
     result = gesso.inpaint(IMAGE, MASK, "a cat", seed=0)
     assert np.array_equal(np.asarray(result.image), 255 - IMAGE)
     assert (result.seed, result.report, len(result.images)) == (0, {"seed": 0}, 1)
@@ -60,7 +64,7 @@ def test_the_siblings_send_what_they_have() -> None:
 
 
 def test_several_pictures_are_ordered_by_index() -> None:
-    pictures = [response("image", index=index, image=IMAGE + index, seed=7 + index) for index in range(3)]
+    pictures = [Image(PILImage.fromarray(IMAGE + index), 7 + index, index, {}) for index in range(3)]
     gesso, _ = client([pictures[2], pictures[0], pictures[1]])
     result = gesso.inpaint(IMAGE, MASK, "a cat", num_images_per_prompt=3)
     assert [np.asarray(image)[0, 0, 0] for image in result.images] == [0, 1, 2]
@@ -96,14 +100,14 @@ def test_a_stream_that_is_dropped_is_cancelled() -> None:
     ],
 )
 def test_an_answer_outside_the_contract_is_the_servers_fault(wrong: dict[str, Any]) -> None:
-    gesso, _ = client([response("progress") | wrong])
+    gesso, _ = client([{**response(PROGRESS), **wrong}])
     with pytest.raises(ServerError, match="cannot read"):
         gesso.inpaint(IMAGE, MASK, "a cat")
 
 
 def test_an_answer_that_ends_too_early_is_an_error() -> None:
     """A stream that just stops looks like a finished one to whoever only counts events."""
-    gesso, _ = client([response("progress")], [PICTURE])
+    gesso, _ = client([PROGRESS], [PICTURE])
     with pytest.raises(ServerError, match="ended after 0 of 1 pictures"):
         list(gesso.stream(IMAGE, MASK, "a cat"))
     with pytest.raises(ServerError, match="ended after 1 of 2 pictures"):
@@ -150,7 +154,7 @@ def test_nothing_else_is_retried(error: Exception) -> None:
 
 
 def test_nothing_is_retried_after_an_event() -> None:
-    gesso, transport = client([response("progress"), BUSY], sleep=lambda _: pytest.fail("must not wait"))
+    gesso, transport = client([PROGRESS, BUSY], sleep=lambda _: pytest.fail("must not wait"))
     with pytest.raises(Unavailable):
         list(gesso.stream(IMAGE, MASK, "a cat"))
     assert len(transport.requests) == 1
@@ -197,17 +201,17 @@ def test_bounds_are_fetched_once() -> None:
             time.sleep(0.05)
             return super().describe(model)
 
-    transport = Slow()
+    transport = Slow(models=MODELS)
     gesso = Client(transport=transport)
     assert transport.descriptions == 0  # nothing happens before the first request
-    with pytest.raises(InvalidRequest):
-        gesso.generate("a cat", steps=3)
-    assert transport.descriptions == 0
     threads = [threading.Thread(target=gesso.generate, args=("a cat",)) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    assert (transport.descriptions, len(transport.requests)) == (1, 4)
+    with pytest.raises(InvalidRequest):
+        gesso.generate("a cat", steps=3)
     assert (transport.descriptions, len(transport.requests)) == (1, 4)
 
 
@@ -245,7 +249,7 @@ def test_models_are_gessos_and_each_once() -> None:
 
 def test_a_job_runs_in_the_background() -> None:
     go = threading.Event()
-    progress = [response("progress", step=step, num_steps=2) for step in (1, 2)]
+    progress = [Progress(step, 2, 0) for step in (1, 2)]
     gesso, _ = client([progress[0], lambda _: go.wait(5), progress[1], PICTURE])
     job = gesso.submit(IMAGE, MASK, "a cat")
     assert until(lambda: job.progress == Progress(1, 2, 0))
@@ -261,7 +265,7 @@ def test_a_job_runs_in_the_background() -> None:
 
 def test_events_of_a_job_are_told_from_the_first_on_to_whoever_asks() -> None:
     go = threading.Event()
-    gesso, _ = client([response("progress"), lambda _: go.wait(5), PICTURE])
+    gesso, _ = client([PROGRESS, lambda _: go.wait(5), PICTURE])
     job = gesso.submit(IMAGE, MASK, "a cat")
     live = job.events()
     assert next(live) == Progress(1, 1, 0)
@@ -273,7 +277,7 @@ def test_events_of_a_job_are_told_from_the_first_on_to_whoever_asks() -> None:
 
 def test_cancelling_one_job_leaves_the_others_alone() -> None:
     go = threading.Event()
-    gesso, _ = client([response("progress"), hold], [response("progress"), lambda _: go.wait(5), PICTURE])
+    gesso, _ = client([PROGRESS, hold], [PROGRESS, lambda _: go.wait(5), PICTURE])
     cancelled, other = gesso.submit(IMAGE, MASK, "a cat"), gesso.submit(IMAGE, MASK, "a dog")
     for _ in range(2):  # twice is once
         cancelled.cancel()
@@ -298,7 +302,7 @@ def test_cancel_ends_the_pause_before_a_retry() -> None:
 
 
 def test_a_failed_job_raises_what_happened_each_time_it_is_asked() -> None:
-    gesso, _ = client([response("progress"), ServerError("engine on fire")])
+    gesso, _ = client([PROGRESS, ServerError("engine on fire")])
     job = gesso.submit(IMAGE, MASK, "a cat")
     for _ in range(2):
         with pytest.raises(ServerError, match="engine on fire"):
@@ -307,7 +311,7 @@ def test_a_failed_job_raises_what_happened_each_time_it_is_asked() -> None:
 
 
 def test_a_bug_in_a_transport_does_not_hang_the_job() -> None:
-    gesso, _ = client([response("progress"), ZeroDivisionError()])
+    gesso, _ = client([PROGRESS, ZeroDivisionError()])
     with pytest.raises(ZeroDivisionError):
         gesso.submit(IMAGE, MASK, "a cat").result(timeout=5)
 

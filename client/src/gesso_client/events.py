@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image as PILImage
 
-from gesso_client.errors import ServerError
+from gesso_client.errors import ServerError, unreadable
 
 # One response of the server: output name -> array. BYTES are object arrays of bytes.
 Response = Mapping[str, npt.NDArray[Any]]
@@ -58,7 +58,7 @@ class Reading:
         try:
             event = _event(response)
         except (KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
-            raise ServerError(f"an answer this client cannot read: {error!r}") from error
+            raise unreadable(repr(error)) from error
         self.begun = True
         self._images += isinstance(event, Image)
         return event
