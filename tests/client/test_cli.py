@@ -76,7 +76,8 @@ def test_every_flag_has_its_wire_name(here: Path) -> None:
     }
     assert (code, request.deadline) == (0, 9.0)
     assert sorted(path.name for path in here.glob("out*")) == ["out-0.png", "out-1.png"]
-    assert sorted(path.name for path in (here / "p").iterdir()) == ["out-0-0001.png", "out-0-0002.png"]
+    previews = [f"out-{index}-{step:04}.png" for index in (0, 1) for step in (1, 2)]
+    assert sorted(path.name for path in (here / "p").iterdir()) == previews
 
 
 def test_flags_that_are_left_out_send_nothing(here: Path) -> None:

@@ -77,7 +77,7 @@ def test_events_are_typed() -> None:
     events = list(gesso.stream(IMAGE, MASK, "a cat", num_inference_steps=2, preview_every=2))
     assert events[0] == Progress(1, 2, 0)
     assert [type(event) for event in events] == [Progress, Progress, Preview, Image]
-    assert events[2].image.size == (3, 2)
+    assert events[2].image.size == (6, 4)
     assert events[3].image.size == (6, 4)
 
 

@@ -75,7 +75,7 @@ def test_pictures_above_grpcs_default_limit_pass(gesso: Client) -> None:
 def test_events_come_as_they_happen(gesso: Client) -> None:
     events = list(gesso.stream(IMAGE, MASK, "a cat", num_inference_steps=4, preview_every=2))
     assert [type(event) for event in events] == [Progress, Progress, Preview, Progress, Progress, Preview, Image]
-    assert events[2].image.size == (30, 20)
+    assert events[2].image.size == (60, 40)
     first = next(gesso.stream(IMAGE, MASK, "a cat", num_inference_steps=ENDLESS))
     assert first == Progress(1, ENDLESS, 0)
 

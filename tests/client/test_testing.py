@@ -83,12 +83,16 @@ def test_without_a_script_it_paints_inside_the_mask_only(kind: str) -> None:
     """A user's test that looks at the pixels it wanted kept must not fail for the fake's sake."""
     both = Both(kind)
     events = both.stream(IMAGE, MASK, num_inference_steps=2, preview_every=2, num_images_per_prompt=2, seed=3)
-    assert [type(event) for event in events] == [Progress, Progress, Preview, Image, Image]
+    assert [type(event) for event in events] == [*[Progress] * 3, Preview, Progress, Preview, Image, Image]
     assert [(event.index, event.seed) for event in events if isinstance(event, Image)] == [(0, 3), (1, 4)]
     assert isinstance(events[-1], Image)
     pixels = np.asarray(events[-1].image)
     assert np.array_equal(pixels[~MASK], IMAGE[~MASK])
     assert np.array_equal(pixels[MASK], 255 - IMAGE[MASK])
+    assert isinstance(events[3], Preview)
+    rough = np.asarray(events[3].image)
+    assert np.array_equal(rough[~MASK], IMAGE[~MASK])
+    assert not np.array_equal(rough, pixels)
     (picture,) = [event for event in both.stream(None, None, height=8, width=24) if isinstance(event, Image)]
     assert picture.image.size == (24, 8)
 

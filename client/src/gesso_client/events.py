@@ -26,7 +26,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Preview:
-    image: PILImage.Image  # what the latents look like now; small and rough
+    image: PILImage.Image  # of the whole picture's size; rough, for it is made from the latents alone
     step: int
     num_steps: int
     index: int

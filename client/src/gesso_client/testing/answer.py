@@ -45,15 +45,22 @@ def answer(inputs: Mapping[str, npt.NDArray[Any]], height: int, width: int) -> I
     """
     image = inputs.get("image", np.zeros((height, width, 3), np.uint8))
     mask = inputs.get("mask_image", np.full(image.shape[:2], 255, np.uint8))
-    picture = PILImage.fromarray(np.where(mask[:, :, None] > 0, 255 - image, image))
+    negative = PILImage.fromarray(255 - image)
+    rough = negative.reduce(2).resize(negative.size)  # previews have the picture's size, as a server's have
+
+    def repainted(pixels: PILImage.Image) -> PILImage.Image:
+        return PILImage.fromarray(np.where(mask[:, :, None] > 0, np.asarray(pixels), image))
+
     steps, every = _scalar(inputs, "num_inference_steps", STEPS), _scalar(inputs, "preview_every", 0)
     seed = _scalar(inputs, "seed", SEED)
+    indices = range(_scalar(inputs, "num_images_per_prompt", 1))
     for step in range(1, steps + 1):
-        yield Progress(step, steps, 0)
-        if every and step % every == 0:
-            yield Preview(picture.reduce(2), step, steps, 0)
-    for index in range(_scalar(inputs, "num_images_per_prompt", 1)):
-        yield Image(picture, seed + index, index, {"changed_outside_mask": 0, "warnings": []})
+        for index in indices:
+            yield Progress(step, steps, index)
+            if every and step % every == 0:
+                yield Preview(repainted(rough), step, steps, index)
+    for index in indices:
+        yield Image(repainted(negative), seed + index, index, {"changed_outside_mask": 0, "warnings": []})
 
 
 def _scalar(inputs: Mapping[str, npt.NDArray[Any]], name: str, otherwise: int) -> int:
