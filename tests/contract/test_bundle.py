@@ -121,7 +121,8 @@ def test_the_client_understands_the_description(bundle: Bundle, info: ModelInfo)
     assert (info.native_size, info.size_multiple, info.max_pixels) == dataclasses.astuple(bundle.size)
     assert info.tasks == ("inpaint", "image_to_image", "text_to_image")
     for name, spec in bundle.parameters.items():
-        assert plain(info.parameters[name]) == {"name": name, **plain(spec)}
+        read = info.parameters[name]
+        assert plain(read) == {"name": name, "datatype": read.datatype, **plain(spec)}  # test_wire.py has the datatypes
     assert info.default("strength", "image_to_image") == bundle.task_defaults["image_to_image"]["strength"]
     if "strength" not in bundle.task_defaults.get("inpaint", {}):
         assert info.default("strength", "inpaint") == bundle.parameters["strength"].default
