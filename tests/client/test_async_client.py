@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image as PILImage
 
-from client.tiny import MODELS, repainted
+from client.tiny import IMAGE, MASK, MODELS, PICTURE, PROGRESS, repainted
 from gesso_client import (
     AsyncClient,
     AsyncJob,
@@ -27,11 +26,7 @@ from gesso_client import (
 from gesso_client.testing import AsyncFakeTransport, FakeTransport
 from gesso_client.transport.threaded import ThreadedTransport
 
-IMAGE = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
-MASK = np.eye(4, 6, dtype=bool)
 BUSY = Unavailable("the queue is full")
-PROGRESS = Progress(1, 1, 0)
-PICTURE = Image(PILImage.fromarray(255 - IMAGE), 7, 0, {})
 
 
 async def no_sleep(seconds: float) -> None:

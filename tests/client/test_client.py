@@ -12,39 +12,18 @@ import numpy as np
 import pytest
 from PIL import Image as PILImage
 
-from client.tiny import MODELS, description
+from client.tiny import IMAGE, MASK, MODELS, PICTURE, PROGRESS, client, description
 from client.until import until
 from gesso_client import (
-    Cancelled,
     Client,
-    ConnectionFailed,
-    DeadlineExceeded,
     Image,
     InvalidRequest,
     NotFound,
     Preview,
     Progress,
     ServerError,
-    Unavailable,
 )
-from gesso_client.testing import FakeCall, FakeTransport, response
-
-IMAGE = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
-MASK = np.eye(4, 6, dtype=bool)
-BUSY = Unavailable("the queue is full")
-PROGRESS = Progress(1, 1, 0)
-PICTURE = Image(PILImage.fromarray(255 - IMAGE), 7, 0, {"seed": 7})
-
-
-def client(*scripts: list[Any], **options: Any) -> tuple[Client, FakeTransport]:
-    transport = FakeTransport(*scripts, models=MODELS)
-    return Client(transport=transport, **options), transport
-
-
-def hold(call: FakeCall) -> None:
-    """A server that is busy with the request until it is cancelled."""
-    assert call.cancelled.wait(5)
-    raise Cancelled("the request was cancelled")
+from gesso_client.testing import FakeTransport, response
 
 
 def test_a_picture_comes_back_with_its_seed_and_report() -> None:
@@ -112,65 +91,6 @@ def test_an_answer_that_ends_too_early_is_an_error() -> None:
         list(gesso.stream(IMAGE, MASK, "a cat"))
     with pytest.raises(ServerError, match="ended after 1 of 2 pictures"):
         gesso.inpaint(IMAGE, MASK, "a cat", num_images_per_prompt=2)
-
-
-# Retries
-
-
-def test_an_unavailable_server_is_asked_again_with_growing_pauses() -> None:
-    pauses: list[float] = []
-    gesso, transport = client([BUSY], [BUSY], [BUSY], sleep=pauses.append, jitter=lambda: 1.0)
-    assert gesso.inpaint(IMAGE, MASK, "a cat").seed == 7
-    assert pauses == [0.25, 0.5, 1.0]
-    assert len(transport.requests) == 4
-
-
-def test_retries_are_bounded_and_jittered() -> None:
-    pauses: list[float] = []
-    gesso, transport = client(*[[BUSY]] * 9, retries=6, sleep=pauses.append, jitter=lambda: 0.0)
-    with pytest.raises(Unavailable, match="the queue is full"):
-        gesso.inpaint(IMAGE, MASK, "a cat")
-    assert pauses == [0.125, 0.25, 0.5, 1.0, 2.0, 2.0]  # half of the whole pause; capped
-    assert len(transport.requests) == 7
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        InvalidRequest("x"),
-        NotFound("x"),
-        ServerError("x"),
-        Cancelled("x"),
-        DeadlineExceeded("x"),
-        ConnectionFailed("x"),
-    ],
-)
-def test_nothing_else_is_retried(error: Exception) -> None:
-    """After a broken connection the work may have been done: asking again could do it twice."""
-    gesso, transport = client([error], sleep=lambda _: pytest.fail("must not wait"))
-    with pytest.raises(type(error)):
-        gesso.inpaint(IMAGE, MASK, "a cat")
-    assert len(transport.requests) == 1
-
-
-def test_nothing_is_retried_after_an_event() -> None:
-    gesso, transport = client([PROGRESS, BUSY], sleep=lambda _: pytest.fail("must not wait"))
-    with pytest.raises(Unavailable):
-        list(gesso.stream(IMAGE, MASK, "a cat"))
-    assert len(transport.requests) == 1
-
-
-def test_all_attempts_share_one_deadline() -> None:
-    now = [100.0]
-
-    def pass_time(seconds: float) -> None:
-        now[0] += seconds
-
-    gesso, transport = client(*[[BUSY]] * 9, retries=9, sleep=pass_time, clock=lambda: now[0], jitter=lambda: 1.0)
-    with pytest.raises(Unavailable):
-        gesso.inpaint(IMAGE, MASK, "a cat", deadline=1.0)
-    # After 0.25 + 0.5 s the next pause would be 1 s, and 0.25 s are left.
-    assert [request.deadline for request in transport.requests] == [1.0, 0.75, 0.25]
 
 
 # What is checked before anything is sent
@@ -242,78 +162,6 @@ def test_models_are_gessos_and_each_once() -> None:
         gesso.info("resnet")
     alone = Client(transport=FakeTransport(models={"paint_once": description()}))
     assert [info.name for info in alone.models()] == ["paint_once"]  # nobody's twin
-
-
-# Jobs
-
-
-def test_a_job_runs_in_the_background() -> None:
-    go = threading.Event()
-    progress = [Progress(step, 2, 0) for step in (1, 2)]
-    gesso, _ = client([progress[0], lambda _: go.wait(5), progress[1], PICTURE])
-    job = gesso.submit(IMAGE, MASK, "a cat")
-    assert until(lambda: job.progress == Progress(1, 2, 0))
-    assert not job.done()
-    with pytest.raises(TimeoutError):
-        job.result(timeout=0.01)
-    go.set()
-    assert job.result(timeout=5).seed == 7
-    assert job.done()
-    assert job.progress == Progress(2, 2, 0)
-    assert job.result().image.tobytes() == job.result().image.tobytes()
-
-
-def test_events_of_a_job_are_told_from_the_first_on_to_whoever_asks() -> None:
-    go = threading.Event()
-    gesso, _ = client([PROGRESS, lambda _: go.wait(5), PICTURE])
-    job = gesso.submit(IMAGE, MASK, "a cat")
-    live = job.events()
-    assert next(live) == Progress(1, 1, 0)
-    go.set()
-    assert isinstance(next(live), Image)
-    assert next(live, None) is None
-    assert [type(event) for event in job.events()] == [Progress, Image]
-
-
-def test_cancelling_one_job_leaves_the_others_alone() -> None:
-    go = threading.Event()
-    gesso, _ = client([PROGRESS, hold], [PROGRESS, lambda _: go.wait(5), PICTURE])
-    cancelled, other = gesso.submit(IMAGE, MASK, "a cat"), gesso.submit(IMAGE, MASK, "a dog")
-    for _ in range(2):  # twice is once
-        cancelled.cancel()
-    with pytest.raises(Cancelled):
-        cancelled.result(timeout=5)
-    with pytest.raises(Cancelled):
-        list(cancelled.events())
-    go.set()
-    assert other.result(timeout=5).seed == 7
-    other.cancel()  # too late: nothing happens
-    assert other.result().seed == 7
-
-
-def test_cancel_ends_the_pause_before_a_retry() -> None:
-    gesso, transport = client(*[[BUSY]] * 99, retries=99, jitter=lambda: 1.0)
-    job = gesso.submit(IMAGE, MASK, "a cat")
-    assert until(lambda: len(transport.requests) == 2)
-    job.cancel()
-    with pytest.raises(Cancelled):
-        job.result(timeout=0.4)  # the pause it is in lasts 0.5 s
-    assert len(transport.requests) == 2
-
-
-def test_a_failed_job_raises_what_happened_each_time_it_is_asked() -> None:
-    gesso, _ = client([PROGRESS, ServerError("engine on fire")])
-    job = gesso.submit(IMAGE, MASK, "a cat")
-    for _ in range(2):
-        with pytest.raises(ServerError, match="engine on fire"):
-            job.result(timeout=5)
-    assert job.done()
-
-
-def test_a_bug_in_a_transport_does_not_hang_the_job() -> None:
-    gesso, _ = client([PROGRESS, ZeroDivisionError()])
-    with pytest.raises(ZeroDivisionError):
-        gesso.submit(IMAGE, MASK, "a cat").result(timeout=5)
 
 
 def test_leaving_the_client_closes_the_transport() -> None:

@@ -1,4 +1,4 @@
-"""The retry protocol by itself: no transport, no thread, no sleep."""
+"""The retry protocol by itself, without transport, thread or sleep; and as the client drives it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,19 @@ import numpy as np
 import pytest
 from PIL import Image as PILImage
 
-from client.tiny import description
-from gesso_client import ConnectionFailed, Image, ModelInfo, Progress, ServerError, Unavailable
+from client.tiny import IMAGE, MASK, PROGRESS, client, description
+from gesso_client import (
+    Cancelled,
+    ConnectionFailed,
+    DeadlineExceeded,
+    Image,
+    InvalidRequest,
+    ModelInfo,
+    NotFound,
+    Progress,
+    ServerError,
+    Unavailable,
+)
 from gesso_client.request import build
 from gesso_client.retry import Attempt, Backoff, Pause, attempts
 from gesso_client.testing import response
@@ -99,7 +110,7 @@ def test_what_is_not_to_be_retried_comes_out_as_it_is(error: Exception) -> None:
     assert caught.value is error
 
 
-def test_nothing_is_retried_after_an_event() -> None:
+def test_no_attempt_follows_an_event() -> None:
     """The caller has seen it; a second attempt would show it twice."""
     steps = Steps()
     steps.attempt().reading.event(response(Progress(1, 2, 0)))
@@ -112,3 +123,62 @@ def test_a_bug_in_a_driver_is_not_taken_for_an_answer() -> None:
     steps.attempt()
     with pytest.raises(ZeroDivisionError):
         steps.pause(ZeroDivisionError())
+
+
+# Through the client
+
+
+def test_an_unavailable_server_is_asked_again_with_growing_pauses() -> None:
+    pauses: list[float] = []
+    gesso, transport = client([BUSY], [BUSY], [BUSY], sleep=pauses.append, jitter=lambda: 1.0)
+    assert gesso.inpaint(IMAGE, MASK, "a cat").seed == 7
+    assert pauses == [0.25, 0.5, 1.0]
+    assert len(transport.requests) == 4
+
+
+def test_retries_are_bounded_and_jittered() -> None:
+    pauses: list[float] = []
+    gesso, transport = client(*[[BUSY]] * 9, retries=6, sleep=pauses.append, jitter=lambda: 0.0)
+    with pytest.raises(Unavailable, match="the queue is full"):
+        gesso.inpaint(IMAGE, MASK, "a cat")
+    assert pauses == [0.125, 0.25, 0.5, 1.0, 2.0, 2.0]  # half of the whole pause; capped
+    assert len(transport.requests) == 7
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        InvalidRequest("x"),
+        NotFound("x"),
+        ServerError("x"),
+        Cancelled("x"),
+        DeadlineExceeded("x"),
+        ConnectionFailed("x"),
+    ],
+)
+def test_nothing_else_is_retried(error: Exception) -> None:
+    """After a broken connection the work may have been done: asking again could do it twice."""
+    gesso, transport = client([error], sleep=lambda _: pytest.fail("must not wait"))
+    with pytest.raises(type(error)):
+        gesso.inpaint(IMAGE, MASK, "a cat")
+    assert len(transport.requests) == 1
+
+
+def test_nothing_is_retried_after_an_event() -> None:
+    gesso, transport = client([PROGRESS, BUSY], sleep=lambda _: pytest.fail("must not wait"))
+    with pytest.raises(Unavailable):
+        list(gesso.stream(IMAGE, MASK, "a cat"))
+    assert len(transport.requests) == 1
+
+
+def test_all_attempts_share_one_deadline() -> None:
+    now = [100.0]
+
+    def pass_time(seconds: float) -> None:
+        now[0] += seconds
+
+    gesso, transport = client(*[[BUSY]] * 9, retries=9, sleep=pass_time, clock=lambda: now[0], jitter=lambda: 1.0)
+    with pytest.raises(Unavailable):
+        gesso.inpaint(IMAGE, MASK, "a cat", deadline=1.0)
+    # After 0.25 + 0.5 s the next pause would be 1 s, and 0.25 s are left.
+    assert [request.deadline for request in transport.requests] == [1.0, 0.75, 0.25]

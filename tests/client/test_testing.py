@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image as PILImage
 
-from client.tiny import description
+from client.tiny import IMAGE, MASK, description
 from client.until import until
 from gesso_client import (
     AsyncClient,
@@ -35,8 +35,6 @@ from gesso_client.request import Request, build
 from gesso_client.testing import AsyncFakeTransport, FakeTransport, parameters
 from gesso_client.transport.contract import AsyncTransport, Transport
 
-IMAGE = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
-MASK = np.eye(4, 6, dtype=bool)
 PICTURE = Image(PILImage.fromarray(IMAGE), 5, 0, {"warnings": ["ünï"]})
 PREVIEW = Preview(PILImage.fromarray(IMAGE[::2, ::2]), 1, 2, 0)
 

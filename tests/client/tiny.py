@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from PIL import Image as PILImage
 
-from gesso_client import testing
+from gesso_client import Client, Image, Progress, testing
 
 SIZE: dict[str, Any] = {"minimum": 1, "maximum": 16384, "min_items": 2, "max_items": 2}
 BOUNDS: dict[str, dict[str, Any]] = {
@@ -38,9 +39,19 @@ def description(**changes: Any) -> str:
     return testing.description(**tiny | changes)
 
 
+IMAGE = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+MASK = np.eye(4, 6, dtype=bool)
+PROGRESS = Progress(1, 1, 0)
+PICTURE = Image(PILImage.fromarray(255 - IMAGE), 7, 0, {"seed": 7})
 MODELS = {"inpaint": description(), "inpaint_once": description(), "resnet": None}
 
 
 def repainted(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """What a fake server makes of an image: the negative where the mask is."""
     return np.where(mask[:, :, None] > 0, 255 - image, image)
+
+
+def client(*scripts: list[Any], **options: Any) -> tuple[Client, testing.FakeTransport]:
+    """A client and its transport."""
+    transport = testing.FakeTransport(*scripts, models=MODELS)
+    return Client(transport=transport, **options), transport
