@@ -15,8 +15,16 @@ import grpc
 import numpy as np
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from client.fakes import MODELS, replies
+from client.tiny import MODELS, PARAMETERS
+from gesso_client.testing import answer, response
 from gesso_client.transport.tensors import decode, encode
+
+
+def replies(inputs: dict[str, Any]) -> Iterator[Any]:
+    """The responses of a tiny server, as name -> array."""
+    height, width = (int(inputs.get(side, [PARAMETERS[side]["default"]])[0]) for side in ("height", "width"))
+    for event in answer(inputs, height, width):
+        yield response(event)
 
 
 class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
@@ -148,8 +156,11 @@ def _handler(fake: FakeTritonHttp, step_s: float) -> type[BaseHTTPRequestHandler
             if fields["prompt"].startswith("error: "):
                 return self.answer(400, b"data: " + json.dumps({"error": fields["prompt"][7:]}).encode() + b"\n\n")
             inputs = {name: np.atleast_1d(np.array(value)) for name, value in fields.items()}
-            if "image" in inputs:
-                inputs["image"] = inputs["image"].astype(np.uint8).reshape(1, -1, 3)
+            for name in inputs.keys() & {"image", "mask_image"}:  # flat; the size travels beside them
+                size = fields["height"], fields["width"]
+                inputs[name] = inputs[name].astype(np.uint8).reshape(*size, -1)
+            if "mask_image" in inputs:
+                inputs["mask_image"] = inputs["mask_image"][:, :, 0]
             self.send_response(200)
             self.send_header("Transfer-Encoding", "chunked")
             self.send_header("Connection", "close")

@@ -2,46 +2,24 @@
 
 from __future__ import annotations
 
-import io
-import threading
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from client.fakes import FakeCall, FakeTransport, replies, response, until
-from gesso_client import Client, ConnectionFailed, NotFound, Progress, ServerError
+from client.command_line import IMAGE, MASK, gesso, pixels
+from client.tiny import repainted
+from client.until import until
+from gesso_client import ConnectionFailed, NotFound, Progress, ServerError
 from gesso_client.bar import ProgressBar
-from gesso_client.cli import main
-from gesso_client.save import write_picture
-
-IMAGE = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
-MASK = np.where(np.eye(20, 30, dtype=bool), 255, 0).astype(np.uint8)
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    Image.fromarray(IMAGE).save("photo.png")
-    Image.fromarray(MASK).save("mask.png")
-    return tmp_path
-
-
-def gesso(line: str, *scripts: list[Any], transport: FakeTransport | None = None) -> tuple[int, FakeTransport]:
-    fake = FakeTransport(*scripts) if transport is None else transport
-    return main(line.split(), lambda url: Client(url, transport=fake)), fake
-
-
-def pixels(path: Path | str) -> np.ndarray:
-    return np.asarray(Image.open(path))
+from gesso_client.testing import FakeTransport
 
 
 def test_a_photograph_is_inpainted(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, transport = gesso("inpaint photo.png --mask mask.png --prompt cat -o out.png --seed 3")
     assert code == 0
-    assert np.array_equal(pixels("out.png"), 255 - IMAGE)
+    assert np.array_equal(pixels("out.png"), repainted(IMAGE, MASK))
     out, err = capsys.readouterr()
     assert out == "out.png  seed 3\n"
     assert err.splitlines()[-1].startswith("step 4/4")
@@ -73,7 +51,8 @@ def test_every_flag_has_its_wire_name(here: Path) -> None:
     }
     assert (code, request.deadline) == (0, 9.0)
     assert sorted(path.name for path in here.glob("out*")) == ["out-0.png", "out-1.png"]
-    assert sorted(path.name for path in (here / "p").iterdir()) == ["out-0-0001.png", "out-0-0002.png"]
+    previews = [f"out-{index}-{step:04}.png" for index in (0, 1) for step in (1, 2)]
+    assert sorted(path.name for path in (here / "p").iterdir()) == previews
 
 
 def test_flags_that_are_left_out_send_nothing(here: Path) -> None:
@@ -159,100 +138,11 @@ def test_an_interrupt_cancels_the_job(
 
     monkeypatch.setattr(ProgressBar, "show", interrupted)
     code, transport = gesso(
-        "generate --prompt cat -o out.png", [response("progress"), lambda call: call.cancelled.wait(5)]
+        "generate --prompt cat -o out.png", [Progress(1, 1, 0), lambda call: call.cancelled.wait(5)]
     )
     assert code == 130
     assert capsys.readouterr().err == "gesso: cancelled\n"
     assert until(transport.calls[0].cancelled.is_set)
-
-
-# A folder
-
-
-@pytest.fixture
-def folder(here: Path) -> Path:
-    for name in ("photos", "masks"):
-        (here / name).mkdir()
-    for index in range(6):
-        Image.fromarray(IMAGE + index).save(f"photos/{index}.png")
-        Image.fromarray(MASK).save(f"masks/{index}.bmp")
-    return here
-
-
-def test_a_folder_is_inpainted_each_with_its_own_mask(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (folder / "photos" / "notes.txt").write_text("not a picture")
-    code, transport = gesso("inpaint photos --masks masks --prompt cat -o out/deep")
-    assert (code, len(transport.requests)) == (0, 6)
-    assert all(np.array_equal(pixels(f"out/deep/{index}.png"), 255 - (IMAGE + index)) for index in range(6))
-    assert sorted(capsys.readouterr().out.splitlines()) == [f"out/deep/{index}.png  seed 7" for index in range(6)]
-
-
-def test_a_bad_one_does_not_stop_the_others(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (folder / "photos" / "1.png").write_bytes(b"junk")
-    (folder / "masks" / "2.bmp").unlink()
-    Image.fromarray(IMAGE).save("photos/3.jpg")  # 3.png and 3.jpg would both become 3.png
-    code, _ = gesso("inpaint photos --masks masks --prompt cat -o out")
-    assert code == 3
-    assert sorted(path.name for path in (folder / "out").iterdir()) == ["0.png", "4.png", "5.png"]
-    errors = sorted(capsys.readouterr().err.splitlines())
-    assert [line.split(": ")[1:3] for line in errors] == [
-        ["photos/1.png", "image"],
-        ["photos/2.png", "mask_image"],
-        ["photos/3.jpg", "image"],
-        ["photos/3.png", "image"],
-    ]
-
-
-def test_a_folder_keeps_several_in_flight_and_no_more(folder: Path) -> None:
-    barrier = threading.Barrier(3, timeout=5)
-    running = [0, 0]  # now, at most
-    lock = threading.Lock()
-
-    def work(call: FakeCall) -> None:
-        with lock:
-            running[0] += 1
-            running[1] = max(running)
-        barrier.wait()
-        with lock:
-            running[0] -= 1
-
-    picture = response("image", image=IMAGE)
-    code, _ = gesso("inpaint photos --masks masks --prompt cat -o out --in-flight 3", *[[work, picture]] * 6)
-    assert (code, running[1]) == (0, 3)
-
-
-def test_a_folder_without_pictures_and_one_without_a_server_fail_at_once(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (folder / "empty").mkdir()
-    assert gesso("inpaint empty --masks masks --prompt cat -o out")[0] == 2
-
-    class Nobody(FakeTransport):
-        def describe(self, model: str) -> str | None:
-            raise ConnectionFailed("nobody there")
-
-    assert gesso("inpaint photos --masks masks --prompt cat -o out", transport=Nobody())[0] == 1
-    assert capsys.readouterr().err.splitlines()[-1] == "gesso: nobody there"
-
-
-def test_an_interrupt_stops_a_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Interrupted(FakeTransport):
-        def close(self) -> None:
-            super().close()
-            for call in self.calls:
-                call.cancel()
-
-    def as_completed(futures: Any) -> Any:
-        assert until(lambda: len(transport.calls) == 4)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("gesso_client.folder.as_completed", as_completed)
-    stopped: list[bool] = []
-    hold = [lambda call: stopped.append(call.cancelled.wait(5)), *replies({})]
-    transport = Interrupted(*[hold] * 6)
-    assert gesso("inpaint photos --masks masks --prompt cat -o out", transport=transport)[0] == 130
-    assert stopped == [True] * 4
-    assert len(transport.calls) == 4  # the two that waited were never sent
 
 
 def test_models_are_shown_with_their_bounds(capsys: pytest.CaptureFixture[str]) -> None:
@@ -264,43 +154,3 @@ def test_models_are_shown_with_their_bounds(capsys: pytest.CaptureFixture[str]) 
     assert "ddim, euler" in out
     assert gesso("models", transport=FakeTransport(models={}))[0] == 0
     assert capsys.readouterr().out == "no gesso model is ready\n"
-
-
-# Files and the bar
-
-
-def test_a_picture_that_cannot_be_written_leaves_nothing_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    target = tmp_path / "out.png"
-    target.write_bytes(b"the old one")
-
-    def full(self: Any, file: Any, **options: Any) -> None:
-        file.write(b"half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Image.Image, "save", full)
-    with pytest.raises(OSError, match="No space"):
-        write_picture(Image.fromarray(IMAGE), target)
-    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("out.png", b"the old one")]
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def test_the_bar_redraws_itself_on_a_terminal_and_writes_few_lines_elsewhere() -> None:
-    for out in (Terminal(), io.StringIO()):
-        bar = ProgressBar(out, clock=lambda: 0.0)
-        for step in range(1, 201):
-            bar.show(Progress(step, 200, 0))
-            bar.show(Progress(step, 200, 1))
-        bar.close()
-        bar.close()
-        lines = out.getvalue().splitlines()
-        if out.isatty():
-            assert out.getvalue().endswith(f"\r[{'#' * 30}] 200/200  0.0 s\n")
-            assert out.getvalue().count("\r") == 200
-        else:
-            assert lines == [f"step {step}/200  0.0 s" for step in range(20, 201, 20)]

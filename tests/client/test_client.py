@@ -10,41 +10,24 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image as PILImage
 
-from client.fakes import FakeCall, FakeTransport, description, response, until
+from client.tiny import IMAGE, MASK, MODELS, PICTURE, PROGRESS, client, description
+from client.until import until
 from gesso_client import (
-    Cancelled,
     Client,
-    ConnectionFailed,
-    DeadlineExceeded,
     Image,
     InvalidRequest,
     NotFound,
     Preview,
     Progress,
     ServerError,
-    Unavailable,
 )
-
-IMAGE = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
-MASK = np.eye(4, 6, dtype=bool)
-BUSY = Unavailable("the queue is full")
-PICTURE = response("image", image=255 - IMAGE, seed=7)
-
-
-def client(*scripts: list[Any], **options: Any) -> tuple[Client, FakeTransport]:
-    transport = FakeTransport(*scripts)
-    return Client(transport=transport, **options), transport
-
-
-def hold(call: FakeCall) -> None:
-    """A server that is busy with the request until it is cancelled."""
-    assert call.cancelled.wait(5)
-    raise Cancelled("the request was cancelled")
+from gesso_client.testing import FakeTransport, response
 
 
 def test_a_picture_comes_back_with_its_seed_and_report() -> None:
-    gesso, transport = client()
+    gesso, transport = client([Image(PILImage.fromarray(255 - IMAGE), 0, 0, {"seed": 0})])
     result = gesso.inpaint(IMAGE, MASK, "a cat", seed=0)
     assert np.array_equal(np.asarray(result.image), 255 - IMAGE)
     assert (result.seed, result.report, len(result.images)) == (0, {"seed": 0}, 1)
@@ -60,7 +43,7 @@ def test_the_siblings_send_what_they_have() -> None:
 
 
 def test_several_pictures_are_ordered_by_index() -> None:
-    pictures = [response("image", index=index, image=IMAGE + index, seed=7 + index) for index in range(3)]
+    pictures = [Image(PILImage.fromarray(IMAGE + index), 7 + index, index, {}) for index in range(3)]
     gesso, _ = client([pictures[2], pictures[0], pictures[1]])
     result = gesso.inpaint(IMAGE, MASK, "a cat", num_images_per_prompt=3)
     assert [np.asarray(image)[0, 0, 0] for image in result.images] == [0, 1, 2]
@@ -73,7 +56,7 @@ def test_events_are_typed() -> None:
     events = list(gesso.stream(IMAGE, MASK, "a cat", num_inference_steps=2, preview_every=2))
     assert events[0] == Progress(1, 2, 0)
     assert [type(event) for event in events] == [Progress, Progress, Preview, Image]
-    assert events[2].image.size == (3, 2)
+    assert events[2].image.size == (6, 4)
     assert events[3].image.size == (6, 4)
 
 
@@ -96,77 +79,18 @@ def test_a_stream_that_is_dropped_is_cancelled() -> None:
     ],
 )
 def test_an_answer_outside_the_contract_is_the_servers_fault(wrong: dict[str, Any]) -> None:
-    gesso, _ = client([response("progress") | wrong])
+    gesso, _ = client([{**response(PROGRESS), **wrong}])
     with pytest.raises(ServerError, match="cannot read"):
         gesso.inpaint(IMAGE, MASK, "a cat")
 
 
 def test_an_answer_that_ends_too_early_is_an_error() -> None:
     """A stream that just stops looks like a finished one to whoever only counts events."""
-    gesso, _ = client([response("progress")], [PICTURE])
+    gesso, _ = client([PROGRESS], [PICTURE])
     with pytest.raises(ServerError, match="ended after 0 of 1 pictures"):
         list(gesso.stream(IMAGE, MASK, "a cat"))
     with pytest.raises(ServerError, match="ended after 1 of 2 pictures"):
         gesso.inpaint(IMAGE, MASK, "a cat", num_images_per_prompt=2)
-
-
-# Retries
-
-
-def test_an_unavailable_server_is_asked_again_with_growing_pauses() -> None:
-    pauses: list[float] = []
-    gesso, transport = client([BUSY], [BUSY], [BUSY], sleep=pauses.append, jitter=lambda: 1.0)
-    assert gesso.inpaint(IMAGE, MASK, "a cat").seed == 7
-    assert pauses == [0.25, 0.5, 1.0]
-    assert len(transport.requests) == 4
-
-
-def test_retries_are_bounded_and_jittered() -> None:
-    pauses: list[float] = []
-    gesso, transport = client(*[[BUSY]] * 9, retries=6, sleep=pauses.append, jitter=lambda: 0.0)
-    with pytest.raises(Unavailable, match="the queue is full"):
-        gesso.inpaint(IMAGE, MASK, "a cat")
-    assert pauses == [0.125, 0.25, 0.5, 1.0, 2.0, 2.0]  # half of the whole pause; capped
-    assert len(transport.requests) == 7
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        InvalidRequest("x"),
-        NotFound("x"),
-        ServerError("x"),
-        Cancelled("x"),
-        DeadlineExceeded("x"),
-        ConnectionFailed("x"),
-    ],
-)
-def test_nothing_else_is_retried(error: Exception) -> None:
-    """After a broken connection the work may have been done: asking again could do it twice."""
-    gesso, transport = client([error], sleep=lambda _: pytest.fail("must not wait"))
-    with pytest.raises(type(error)):
-        gesso.inpaint(IMAGE, MASK, "a cat")
-    assert len(transport.requests) == 1
-
-
-def test_nothing_is_retried_after_an_event() -> None:
-    gesso, transport = client([response("progress"), BUSY], sleep=lambda _: pytest.fail("must not wait"))
-    with pytest.raises(Unavailable):
-        list(gesso.stream(IMAGE, MASK, "a cat"))
-    assert len(transport.requests) == 1
-
-
-def test_all_attempts_share_one_deadline() -> None:
-    now = [100.0]
-
-    def pass_time(seconds: float) -> None:
-        now[0] += seconds
-
-    gesso, transport = client(*[[BUSY]] * 9, retries=9, sleep=pass_time, clock=lambda: now[0], jitter=lambda: 1.0)
-    with pytest.raises(Unavailable):
-        gesso.inpaint(IMAGE, MASK, "a cat", deadline=1.0)
-    # After 0.25 + 0.5 s the next pause would be 1 s, and 0.25 s are left.
-    assert [request.deadline for request in transport.requests] == [1.0, 0.75, 0.25]
 
 
 # What is checked before anything is sent
@@ -197,17 +121,17 @@ def test_bounds_are_fetched_once() -> None:
             time.sleep(0.05)
             return super().describe(model)
 
-    transport = Slow()
+    transport = Slow(models=MODELS)
     gesso = Client(transport=transport)
     assert transport.descriptions == 0  # nothing happens before the first request
-    with pytest.raises(InvalidRequest):
-        gesso.generate("a cat", steps=3)
-    assert transport.descriptions == 0
     threads = [threading.Thread(target=gesso.generate, args=("a cat",)) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    assert (transport.descriptions, len(transport.requests)) == (1, 4)
+    with pytest.raises(InvalidRequest):
+        gesso.generate("a cat", steps=3)
     assert (transport.descriptions, len(transport.requests)) == (1, 4)
 
 
@@ -238,78 +162,6 @@ def test_models_are_gessos_and_each_once() -> None:
         gesso.info("resnet")
     alone = Client(transport=FakeTransport(models={"paint_once": description()}))
     assert [info.name for info in alone.models()] == ["paint_once"]  # nobody's twin
-
-
-# Jobs
-
-
-def test_a_job_runs_in_the_background() -> None:
-    go = threading.Event()
-    progress = [response("progress", step=step, num_steps=2) for step in (1, 2)]
-    gesso, _ = client([progress[0], lambda _: go.wait(5), progress[1], PICTURE])
-    job = gesso.submit(IMAGE, MASK, "a cat")
-    assert until(lambda: job.progress == Progress(1, 2, 0))
-    assert not job.done()
-    with pytest.raises(TimeoutError):
-        job.result(timeout=0.01)
-    go.set()
-    assert job.result(timeout=5).seed == 7
-    assert job.done()
-    assert job.progress == Progress(2, 2, 0)
-    assert job.result().image.tobytes() == job.result().image.tobytes()
-
-
-def test_events_of_a_job_are_told_from_the_first_on_to_whoever_asks() -> None:
-    go = threading.Event()
-    gesso, _ = client([response("progress"), lambda _: go.wait(5), PICTURE])
-    job = gesso.submit(IMAGE, MASK, "a cat")
-    live = job.events()
-    assert next(live) == Progress(1, 1, 0)
-    go.set()
-    assert isinstance(next(live), Image)
-    assert next(live, None) is None
-    assert [type(event) for event in job.events()] == [Progress, Image]
-
-
-def test_cancelling_one_job_leaves_the_others_alone() -> None:
-    go = threading.Event()
-    gesso, _ = client([response("progress"), hold], [response("progress"), lambda _: go.wait(5), PICTURE])
-    cancelled, other = gesso.submit(IMAGE, MASK, "a cat"), gesso.submit(IMAGE, MASK, "a dog")
-    for _ in range(2):  # twice is once
-        cancelled.cancel()
-    with pytest.raises(Cancelled):
-        cancelled.result(timeout=5)
-    with pytest.raises(Cancelled):
-        list(cancelled.events())
-    go.set()
-    assert other.result(timeout=5).seed == 7
-    other.cancel()  # too late: nothing happens
-    assert other.result().seed == 7
-
-
-def test_cancel_ends_the_pause_before_a_retry() -> None:
-    gesso, transport = client(*[[BUSY]] * 99, retries=99, jitter=lambda: 1.0)
-    job = gesso.submit(IMAGE, MASK, "a cat")
-    assert until(lambda: len(transport.requests) == 2)
-    job.cancel()
-    with pytest.raises(Cancelled):
-        job.result(timeout=0.4)  # the pause it is in lasts 0.5 s
-    assert len(transport.requests) == 2
-
-
-def test_a_failed_job_raises_what_happened_each_time_it_is_asked() -> None:
-    gesso, _ = client([response("progress"), ServerError("engine on fire")])
-    job = gesso.submit(IMAGE, MASK, "a cat")
-    for _ in range(2):
-        with pytest.raises(ServerError, match="engine on fire"):
-            job.result(timeout=5)
-    assert job.done()
-
-
-def test_a_bug_in_a_transport_does_not_hang_the_job() -> None:
-    gesso, _ = client([response("progress"), ZeroDivisionError()])
-    with pytest.raises(ZeroDivisionError):
-        gesso.submit(IMAGE, MASK, "a cat").result(timeout=5)
 
 
 def test_leaving_the_client_closes_the_transport() -> None:

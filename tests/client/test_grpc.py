@@ -11,8 +11,9 @@ from contextlib import aclosing
 import numpy as np
 import pytest
 
-from client.fakes import until
 from client.servers import FakeTriton, Wire
+from client.tiny import repainted
+from client.until import until
 from gesso_client import (
     AsyncClient,
     Cancelled,
@@ -50,7 +51,7 @@ def gesso(triton: FakeTriton) -> Iterator[Client]:
 
 def test_a_picture_crosses_the_wire_unchanged(gesso: Client, triton: FakeTriton) -> None:
     result = gesso.inpaint(IMAGE, MASK, 'hé 日本 😀 "q"', seed=2**62, guidance_scale=0.7, latent_blend=False)
-    assert np.array_equal(np.asarray(result.image), 255 - IMAGE)
+    assert np.array_equal(np.asarray(result.image), repainted(IMAGE, MASK))
     assert result.seed == 2**62
     sent = {tensor.name: (tensor.datatype, list(tensor.shape)) for tensor in triton.requests[0].inputs}
     assert sent == {
@@ -74,7 +75,7 @@ def test_pictures_above_grpcs_default_limit_pass(gesso: Client) -> None:
 def test_events_come_as_they_happen(gesso: Client) -> None:
     events = list(gesso.stream(IMAGE, MASK, "a cat", num_inference_steps=4, preview_every=2))
     assert [type(event) for event in events] == [Progress, Progress, Preview, Progress, Progress, Preview, Image]
-    assert events[2].image.size == (30, 20)
+    assert events[2].image.size == (60, 40)
     first = next(gesso.stream(IMAGE, MASK, "a cat", num_inference_steps=ENDLESS))
     assert first == Progress(1, ENDLESS, 0)
 
@@ -179,7 +180,7 @@ def test_the_async_client_speaks_the_same(triton: FakeTriton) -> None:
         async with AsyncClient(triton.url) as gesso:
             results = await asyncio.gather(*(gesso.inpaint(IMAGE, MASK, "a cat", seed=seed) for seed in range(8)))
             assert [result.seed for result in results] == list(range(8))
-            assert all(np.array_equal(np.asarray(result.image), 255 - IMAGE) for result in results)
+            assert all(np.array_equal(np.asarray(result.image), repainted(IMAGE, MASK)) for result in results)
             assert [info.name for info in await gesso.models()] == ["inpaint"]
             with pytest.raises(InvalidRequest) as caught:
                 await gesso.generate("error: INVALID_ARG: seed: is odd")

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from client.fakes import description, until
 from client.servers import FakeTritonHttp
+from client.tiny import description, repainted
+from client.until import until
 from gesso_client import (
     AsyncClient,
     Cancelled,
@@ -48,7 +49,7 @@ def gesso(triton: FakeTritonHttp) -> Iterator[Client]:
 
 def test_a_single_picture_goes_as_raw_tensors_to_the_one_response_twin(gesso: Client, triton: FakeTritonHttp) -> None:
     result = gesso.inpaint(IMAGE, MASK, 'hé 日本 😀 "q"', seed=2**62)
-    assert np.array_equal(np.asarray(result.image), 255 - IMAGE)
+    assert np.array_equal(np.asarray(result.image), repainted(IMAGE, MASK))
     assert result.seed == 2**62
     assert triton.paths == ["/v2/models/inpaint/config", "/v2/models/inpaint_once/infer"]
 
@@ -56,7 +57,7 @@ def test_a_single_picture_goes_as_raw_tensors_to_the_one_response_twin(gesso: Cl
 def test_what_is_followed_or_more_than_one_goes_through_generate_stream(gesso: Client, triton: FakeTritonHttp) -> None:
     events = list(gesso.stream(IMAGE, MASK, 'hé 日本 😀 "q"', num_inference_steps=2, seed=2**62))
     assert [type(event) for event in events] == [Progress, Progress, Image]
-    assert np.array_equal(np.asarray(events[-1].image), 255 - IMAGE)
+    assert np.array_equal(np.asarray(events[-1].image), repainted(IMAGE, MASK))
     assert events[-1].seed == 2**62
     result = gesso.inpaint(IMAGE, MASK, "a cat", num_images_per_prompt=2, seed=5)
     assert [picture.seed for picture in result.pictures] == [5, 6]

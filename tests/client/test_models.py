@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from typing import Any
 
 import numpy as np
 import pytest
 
-from client.fakes import PARAMETERS, description
-from gesso_client import InvalidRequest, ModelInfo, NotFound, ServerError
+from client.tiny import PARAMETERS, description
+from gesso_client import InvalidRequest, ModelInfo, NotFound, Parameter, ServerError
 
 
 @pytest.fixture
@@ -19,6 +20,7 @@ def info() -> ModelInfo:
 
 def test_a_model_is_described(info: ModelInfo) -> None:
     assert (info.name, info.bundle, info.native_size, info.size_multiple) == ("inpaint", "tiny", 64, 8)
+    assert (info.kind, info.family, info.native_inpainting) == ("diffusion", "stable-diffusion", True)
     assert list(info.parameters) == list(PARAMETERS)
     assert info.default("strength", "inpaint") == 1.0
     assert info.default("strength", "image_to_image") == 0.8
@@ -76,7 +78,18 @@ def test_bounds_are_inclusive_and_numpy_scalars_are_welcome(info: ModelInfo, nam
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", description(schema_version=4), description(parameters={"x": {"type": "complex"}})]
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        description(schema_version=3),
+        description(schema_version=5),
+        description(parameters={"x": {"type": "complex", "datatype": "FP32"}}),
+        description(parameters={"x": {"type": "float"}}),
+        description(parameters={"x": {"type": "float", "datatype": "FP128"}}),
+        description(parameters={"x": {"type": "string", "datatype": "FP32"}}),
+    ],
 )
 def test_a_description_this_client_cannot_read_is_the_servers_fault(text: str) -> None:
     with pytest.raises(ServerError, match=r"^inpaint: "):
@@ -85,3 +98,29 @@ def test_a_description_this_client_cannot_read_is_the_servers_fault(text: str) -
 
 def test_a_newer_server_may_say_more() -> None:
     assert ModelInfo.parse("inpaint", description(colour="red")) == ModelInfo.parse("inpaint", description())
+
+
+def test_a_kind_without_families_is_described() -> None:
+    info = ModelInfo.parse("upscale", description(kind="upscaling", family=None, native_inpainting=False))
+    assert (info.kind, info.family, info.native_inpainting) == ("upscaling", None, False)
+    bare = {key: value for key, value in json.loads(description()).items() if key != "native_inpainting"}
+    assert ModelInfo.parse("upscale", json.dumps(bare)).native_inpainting is False
+
+
+@pytest.mark.parametrize(
+    ("spec", "value", "dtype", "items"),
+    [
+        ({"type": "int", "datatype": "INT64"}, 2**62, np.int64, [2**62]),
+        ({"type": "int", "datatype": "INT32"}, 3, np.int32, [3]),
+        ({"type": "ints", "datatype": "INT64"}, (3, 2**40), np.int64, [3, 2**40]),
+        ({"type": "floats", "datatype": "FP32"}, [1, 0.5], np.float32, [1.0, 0.5]),
+        ({"type": "bool", "datatype": "BOOL"}, False, np.bool_, [False]),
+        ({"type": "string", "datatype": "BYTES"}, "é", np.object_, ["é".encode()]),
+    ],
+)
+def test_the_servers_datatype_is_the_tensors(spec: dict[str, str], value: Any, dtype: Any, items: list[Any]) -> None:
+    """Guards against a second table in the client, which an older client would have wrong for a newer server."""
+    parameter = Parameter.parse("x", spec)
+    tensor = parameter.tensor(value)
+    assert (tensor.dtype, tensor.tolist()) == (dtype, items)
+    assert parameter.is_list == (len(items) > 1)

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.fakes import PARAMETERS, description
+from client.tiny import PARAMETERS, description
 from gesso_client import InvalidRequest, ModelInfo
-from gesso_client.request import DTYPES, LISTS, Options, build, task_of
+from gesso_client.request import build, task_of
 
 INFO = ModelInfo.parse("inpaint", description())
 IMAGE = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)
@@ -59,7 +59,8 @@ def test_every_option_has_its_type_on_the_wire() -> None:
     integers = {"num_inference_steps": 3, "num_images_per_prompt": 2, "padding_mask_crop": -1, "mask_feather": 4}
     integers |= {"clip_skip": 1, "preview_every": 1, "timesteps": (900, 500, 7)}
     bools = {"latent_blend": False, "require_native": True, "prompt_weighting": True, "long_prompt": False}
-    inputs = made(**texts, **reals, **integers, seed=2**62, **bools).inputs
+    request = made(**texts, **reals, **integers, seed=2**62, **bools)
+    inputs = request.inputs
     kinds = {name: array.dtype.kind + str(array.dtype.itemsize) for name, array in inputs.items()}
     assert kinds == (
         {"image": "u1", "mask_image": "u1", "prompt": "O8", "seed": "i8"}
@@ -68,16 +69,37 @@ def test_every_option_has_its_type_on_the_wire() -> None:
         | dict.fromkeys(reals, "f4")
         | dict.fromkeys(integers, "i4")
     )
-    assert all(inputs[name].shape == (1,) for name in kinds.keys() & DTYPES.keys() - set(LISTS))
+    assert request.lists == {"timesteps", "sigmas"}
+    assert all(inputs[name].shape == (1,) for name in kinds.keys() - request.lists - {"image", "mask_image"})
     assert inputs["timesteps"].tolist() == [900, 500, 7]
     assert inputs["sigmas"].tolist() == [2.5, 1.0]
     assert inputs["seed"][0] == 2**62
 
 
-def test_options_and_wire_name_the_same_things() -> None:
-    assert set(DTYPES) == set(PARAMETERS)
-    of_the_client = {"model", "deadline", "priority", "fit_mask", "alpha_means"}
-    assert set(Options.__annotations__) == set(DTYPES) - {"prompt"} | of_the_client
+def test_a_list_of_one_number_is_still_a_list() -> None:
+    """Its tensor looks like a scalar's, and one transport has to tell them apart."""
+    request = made(timesteps=[5], num_inference_steps=5)
+    assert request.inputs["timesteps"].shape == request.inputs["num_inference_steps"].shape == (1,)
+    assert request.lists == {"timesteps"}
+
+
+def test_a_parameter_that_is_newer_than_this_client_is_taken() -> None:
+    """The model's description is enough to check and to send it."""
+    newer = {"mask_grow": {"type": "int", "datatype": "INT32", "maximum": 9}, "shifts": PARAMETERS["sigmas"]}
+    info = ModelInfo.parse("inpaint", description(parameters=PARAMETERS | newer))
+    request = made(info=info, mask_grow=3, shifts=[0.5, 2])
+    assert (request.inputs["mask_grow"].dtype, request.inputs["mask_grow"].tolist()) == (np.int32, [3])
+    assert (request.inputs["shifts"].dtype, request.inputs["shifts"].tolist()) == (np.float32, [0.5, 2.0])
+    assert "mask_grow" not in made(info=info, mask_grow=None).inputs
+    assert refused("10 is above the maximum 9", info=info, mask_grow=10) == "mask_grow"
+    assert refused("unknown option; .*, negative_prompt_strength, .*, preview_every, .*, model, ", mask_grow=3)
+    assert refused("unknown option; .*, mask_grow, ", info=info, mask_shrink=3) == "mask_shrink"
+
+
+@pytest.mark.parametrize("name", ["image", "mask_image", "prompt"])
+def test_pictures_and_the_prompt_are_no_options(name: str) -> None:
+    with pytest.raises(InvalidRequest, match="unknown option; known are negative_prompt, "):
+        build(INFO, "inpaint", "a cat", IMAGE, MASK, {name: "x"}, live=False)  # type: ignore[typeddict-unknown-key]
 
 
 @pytest.mark.parametrize(
@@ -113,7 +135,7 @@ def test_bounds_are_checked_before_anything_is_decoded() -> None:
 
 def test_an_integer_that_does_not_fit_the_wire_is_refused_even_without_bounds() -> None:
     """numpy 1 would wrap it around."""
-    unbounded = description(parameters=PARAMETERS | {"mask_feather": {"type": "int"}})
+    unbounded = description(parameters=PARAMETERS | {"mask_feather": {"type": "int", "datatype": "INT32"}})
     info = ModelInfo.parse("inpaint", unbounded)
     assert refused("does not fit in int32", info=info, mask_feather=2**31) == "mask_feather"
 

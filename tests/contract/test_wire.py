@@ -18,11 +18,10 @@ from gesso_backend.serving.events import Event
 from gesso_backend.kinds.diffusion.request import INPUTS, parse
 from gesso_client.events import Image, Preview, Progress, Reading
 from gesso_client.models import ModelInfo
-from gesso_client.request import DTYPES, Options, build
+from gesso_client.request import CLIENT_OPTIONS, Options, build
 from gesso_client.transport.contract import ONCE
 
 PICTURES = {"image": [-1, -1, 3], "mask_image": [-1, -1]}
-OF_THE_CLIENT_ALONE = {"model", "deadline", "priority", "fit_mask", "alpha_means"}
 IMAGE = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
 MASK = np.pad(np.full((10, 10), 255, np.uint8), ((5, 5), (10, 10)))
 
@@ -98,12 +97,12 @@ def test_int32_holds_every_bound_it_has_to(config: Any, everything: dict[str, Bu
             assert limits.min <= spec.minimum < spec.maximum <= limits.max
 
 
-def test_the_client_sends_what_is_declared(config: Any) -> None:
-    """Guards the client's table of scalars, and its keyword arguments, which have the wire's names."""
+def test_the_client_sends_what_is_declared(config: Any, info: ModelInfo) -> None:
+    """Guards the datatypes that the server tells the client, and its keyword arguments, which have the wire's names."""
     scalars = {name: kind for name, kind in declared(config.input).items() if name not in PICTURES}
-    assert {name: np_to_triton_dtype(np.dtype(dtype)) for name, dtype in DTYPES.items()} == scalars
-    assert set(Options.__annotations__) - OF_THE_CLIENT_ALONE == set(scalars) - {"prompt"}
-    assert set(Options.__annotations__) >= OF_THE_CLIENT_ALONE
+    for name, parameter in info.parameters.items():
+        assert parameter.datatype == np_to_triton_dtype(parameter.dtype) == scalars[name]
+    assert set(Options.__annotations__) - set(CLIENT_OPTIONS) == set(scalars) - {"prompt"}
 
 
 REQUESTS: dict[str, tuple[str, Any, Any, Options]] = {

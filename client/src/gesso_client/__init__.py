@@ -1,6 +1,7 @@
 """A thin client for gesso inpainting servers: numpy, Pillow and tritonclient, never torch."""
 
-from gesso_client.aio import AsyncClient, AsyncJob
+from gesso_client.async_client import AsyncClient
+from gesso_client.async_job import AsyncJob
 from gesso_client.client import Client
 from gesso_client.errors import (
     Cancelled,
@@ -15,7 +16,8 @@ from gesso_client.errors import (
 )
 from gesso_client.events import Event, Image, Preview, Progress
 from gesso_client.job import Job
-from gesso_client.models import ModelInfo, Parameter
+from gesso_client.models import ModelInfo
+from gesso_client.parameter import Parameter
 from gesso_client.result import Result
 
 __all__ = [

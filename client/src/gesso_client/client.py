@@ -9,17 +9,16 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Unpack
 
-from gesso_client.errors import NotFound
 from gesso_client.events import Event
 from gesso_client.job import Job
 from gesso_client.models import ModelInfo
 from gesso_client.pictures import Picture
-from gesso_client.request import Options, Task, build, check_names, task_of
+from gesso_client.request import Options, Task, build, task_of
 from gesso_client.result import Result
 from gesso_client.retry import Backoff
 from gesso_client.stream import EventStream
 from gesso_client.transport import DEFAULT_URL, connect
-from gesso_client.transport.contract import ONCE, Transport
+from gesso_client.transport.contract import Transport, without_twins
 
 DEFAULT_MODEL = "inpaint"
 
@@ -95,7 +94,7 @@ class Client:
         name = model or self._model
         with self._infos_lock:
             if name not in self._infos:
-                self._infos[name] = parse_info(name, self._transport.describe(name))
+                self._infos[name] = ModelInfo.parse(name, self._transport.describe(name))
             return self._infos[name]
 
     def close(self) -> None:
@@ -116,18 +115,5 @@ class Client:
     def _events(
         self, task: Task, prompt: str, image: Picture | None, mask: Picture | None, options: Options, *, live: bool
     ) -> EventStream:
-        check_names(options)
         request = build(self.info(options.get("model")), task, prompt, image, mask, options, live=live)
         return EventStream(self._transport, request, self._backoff, sleep=self._sleep, clock=self._clock)
-
-
-def parse_info(name: str, text: str | None) -> ModelInfo:
-    """`text`: what the transport's `describe` answered. Raises NotFound when the model is not one of gesso's."""
-    if text is None:
-        raise NotFound(f"{name!r} is not a gesso model", "model")
-    return ModelInfo.parse(name, text)
-
-
-def without_twins(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Leave out the one-response twin of each model."""
-    return tuple(name for name in names if not (name.endswith(ONCE) and name.removesuffix(ONCE) in names))

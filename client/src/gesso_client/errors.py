@@ -51,7 +51,8 @@ class ConnectionFailed(Unavailable):
 
 
 class Cancelled(GessoError):
-    pass
+    def __init__(self, text: str = "the request was cancelled", field: str | None = None) -> None:
+        super().__init__(text, field)
 
 
 class DeadlineExceeded(GessoError):
@@ -60,6 +61,11 @@ class DeadlineExceeded(GessoError):
 
 class ServerError(GessoError):
     pass
+
+
+def unreadable(error: object) -> ServerError:
+    """For an answer outside the contract; `error` says what was wrong with it."""
+    return ServerError(f"an answer this client cannot read: {error}")
 
 
 # The server's own codes; its messages are `CODE: field: text` or `CODE: text`.

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image as PILImage
 
-from gesso_client.errors import ServerError
+from gesso_client.errors import ServerError, unreadable
 
 # One response of the server: output name -> array. BYTES are object arrays of bytes.
 Response = Mapping[str, npt.NDArray[Any]]
@@ -26,7 +26,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Preview:
-    image: PILImage.Image  # what the latents look like now; small and rough
+    image: PILImage.Image  # of the whole picture's size; rough, for it is made from the latents alone
     step: int
     num_steps: int
     index: int
@@ -58,7 +58,7 @@ class Reading:
         try:
             event = _event(response)
         except (KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
-            raise ServerError(f"an answer this client cannot read: {error!r}") from error
+            raise unreadable(repr(error)) from error
         self.begun = True
         self._images += isinstance(event, Image)
         return event

@@ -1,4 +1,4 @@
-"""A request, built once from what the caller said: the one place where options become tensors."""
+"""A request, built once from the caller's arguments: the one place where options become tensors."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, TypedDict, cast, get_args
 
-import numpy as np
 import numpy.typing as npt
 
 from gesso_client.errors import InvalidRequest
 from gesso_client.models import ModelInfo
+from gesso_client.parameter import Parameter
 from gesso_client.pictures import AlphaMeans, Picture, image_pixels, mask_pixels, open_picture
 
 Array = npt.NDArray[Any]
@@ -20,8 +20,21 @@ Task = Literal["inpaint", "image_to_image", "text_to_image"]
 Priority = Literal["interactive", "normal", "background"]  # who goes first on a busy server
 
 
-class Options(TypedDict, total=False):
-    """The keyword arguments of every call. None is the same as absent; absent is the server's default."""
+class ClientOptions(TypedDict, total=False):
+    """The keyword arguments that are the client's own; none of them is a parameter of the model."""
+
+    model: str | None
+    deadline: float | None  # seconds for the whole request, queue and retries included
+    priority: Priority | None  # absent: normal
+    fit_mask: bool | None  # resize a mask of another size
+    alpha_means: AlphaMeans | None  # read the mask from the alpha of `mask`, or of `image` when mask is None
+
+
+class Options(ClientOptions, total=False):
+    """The keyword arguments of every call. None is the same as absent; absent is the server's default.
+
+    A name that is missing here is still accepted when the model has a parameter of that name.
+    """
 
     negative_prompt: str | None
     prompt_2: str | None  # for the second text encoder; absent: the prompt
@@ -38,7 +51,7 @@ class Options(TypedDict, total=False):
     guidance_rescale: float | None  # 0 none
     true_cfg_scale: float | None  # guidance by a negative prompt, where guidance_scale is distilled (FLUX)
     strength: float | None  # needs an image
-    seed: int | None  # absent: the server draws one and tells it
+    seed: int | None  # absent: the server draws one and returns it
     scheduler: str | None
     timestep_spacing: str | None  # leading, linspace or trailing
     timesteps: Sequence[int] | None  # falling, in place of num_inference_steps
@@ -50,64 +63,15 @@ class Options(TypedDict, total=False):
     latent_blend: bool | None
     require_native: bool | None  # refuse a model that was not trained on masks
     preview_every: int | None  # steps; 0 none
-    original_size: Sequence[int] | None  # SDXL: (height, width) the picture is said to have had
-    crops_coords_top_left: Sequence[int] | None  # SDXL: (top, left) of the crop it is said to be
-    target_size: Sequence[int] | None  # SDXL: (height, width) it is said to have
-    negative_original_size: Sequence[int] | None
+    original_size: Sequence[int] | None  # SDXL: (height, width) that the network is told the picture had
+    crops_coords_top_left: Sequence[int] | None  # SDXL: (top, left) it is told the picture was cut at
+    target_size: Sequence[int] | None  # SDXL: (height, width) it is told the picture has
+    negative_original_size: Sequence[int] | None  # these three: the same for the negative prompt
     negative_crops_coords_top_left: Sequence[int] | None
     negative_target_size: Sequence[int] | None
-    # Of the client, not of the wire:
-    model: str | None
-    deadline: float | None  # seconds for the whole request, queue and retries included
-    priority: Priority | None  # absent: normal
-    fit_mask: bool | None  # resize a mask of another size
-    alpha_means: AlphaMeans | None  # read the mask from the alpha of `mask`, or of `image` when mask is None
 
 
-# SDXL's pairs of (height, width) or (top, left).
-SIZES = (
-    "original_size",
-    "crops_coords_top_left",
-    "target_size",
-    "negative_original_size",
-    "negative_crops_coords_top_left",
-    "negative_target_size",
-)
-# Every parameter of the wire and its type there; each has shape [1], but for LISTS.
-DTYPES: Mapping[str, type[np.generic]] = MappingProxyType(
-    {
-        "prompt": np.object_,
-        "negative_prompt": np.object_,
-        "prompt_2": np.object_,
-        "negative_prompt_2": np.object_,
-        "negative_prompt_strength": np.float32,
-        "prompt_weighting": np.bool_,
-        "long_prompt": np.bool_,
-        "clip_skip": np.int32,
-        "max_sequence_length": np.int32,
-        "height": np.int32,
-        "width": np.int32,
-        "num_inference_steps": np.int32,
-        "guidance_scale": np.float32,
-        "guidance_rescale": np.float32,
-        "true_cfg_scale": np.float32,
-        "strength": np.float32,
-        "seed": np.int64,
-        "scheduler": np.object_,
-        "timestep_spacing": np.object_,
-        "timesteps": np.int32,
-        "sigmas": np.float32,
-        "eta": np.float32,
-        "num_images_per_prompt": np.int32,
-        "padding_mask_crop": np.int32,
-        "mask_feather": np.int32,
-        "latent_blend": np.bool_,
-        "require_native": np.bool_,
-        "preview_every": np.int32,
-        **dict.fromkeys(SIZES, np.int32),
-    }
-)
-LISTS = ("timesteps", "sigmas", *SIZES)
+CLIENT_OPTIONS = tuple(ClientOptions.__annotations__)
 PRIORITY = "gesso_priority"  # a parameter of the request, as Triton calls what is no tensor
 
 
@@ -117,6 +81,7 @@ class Request:
 
     model: str
     inputs: Mapping[str, Array]  # the wire's names
+    lists: frozenset[str]  # those inputs that are lists, be it of one number
     height: int  # of the pictures that will come back
     width: int
     count: int  # of the pictures that will come back
@@ -153,14 +118,14 @@ def build(
     live: bool,
 ) -> Request:
     """Check everything against the model's bounds and make the tensors. Raises InvalidRequest or NotFound."""
-    check_names(options)
+    check_names(options, info)
     if task not in info.tasks:
         raise InvalidRequest(f"{info.name!r} does not serve {task}, only {', '.join(info.tasks)}", "model")
     if prompt is None:
         raise InvalidRequest("missing", "prompt")
     given: dict[str, object] = {"prompt": prompt}
-    given |= {name: value for name, value in options.items() if name in DTYPES and value is not None}
-    inputs = {name: _tensor(name, value, info) for name, value in given.items()}
+    given |= {name: value for name, value in options.items() if name not in CLIENT_OPTIONS and value is not None}
+    inputs = {name: _parameter(info, name).tensor(value) for name, value in given.items()}
     pictures = _pictures(task, image, mask, options)
     if "image" in pictures:
         height, width = pictures["image"].shape[:2]
@@ -172,6 +137,7 @@ def build(
     return Request(
         model=info.name,
         inputs=MappingProxyType(inputs | pictures),
+        lists=frozenset(name for name in inputs if info.parameters[name].is_list),
         height=height,
         width=width,
         count=_effective("num_images_per_prompt", inputs, info, task, 1),
@@ -181,23 +147,19 @@ def build(
     )
 
 
-def check_names(options: Mapping[str, object]) -> None:
-    """Raises InvalidRequest naming the first option that does not exist."""
+def check_names(options: Mapping[str, object], info: ModelInfo) -> None:
+    """Raises InvalidRequest naming the first option that neither this client nor the model knows."""
+    of_the_model = [name for name in info.parameters if name != "prompt"]
     for name in options:
-        if name not in Options.__annotations__:
-            raise InvalidRequest(f"unknown option; known are {', '.join(Options.__annotations__)}", name)
+        if name not in Options.__annotations__ and name not in of_the_model:
+            known = ", ".join([*of_the_model, *CLIENT_OPTIONS])
+            raise InvalidRequest(f"unknown option; known are {known}", name)
 
 
-def _tensor(name: str, value: object, info: ModelInfo) -> Array:
+def _parameter(info: ModelInfo, name: str) -> Parameter:
     if name not in info.parameters:
         raise InvalidRequest(f"{info.name!r} does not take it", name)
-    checked = info.parameters[name].check(value)
-    items = checked if isinstance(checked, tuple) else (checked,)
-    dtype = DTYPES[name]
-    for item in items:
-        if issubclass(dtype, np.integer) and not np.iinfo(dtype).min <= item <= np.iinfo(dtype).max:
-            raise InvalidRequest(f"{item} does not fit in {np.dtype(dtype).name}", name)
-    return np.array([item.encode() if isinstance(item, str) else item for item in items], dtype=dtype)
+    return info.parameters[name]
 
 
 def _effective(name: str, inputs: Mapping[str, Array], info: ModelInfo, task: Task, otherwise: int) -> int:

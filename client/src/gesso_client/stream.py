@@ -1,18 +1,17 @@
-"""One request on its way: its attempts, its events, its cancellation."""
+"""One request on its way, in a thread or in an event loop: the two drivers of retry.py."""
 
 from __future__ import annotations
 
-import itertools
 import threading
 import time
-from collections.abc import Callable, Generator
-from dataclasses import replace
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
+from contextlib import aclosing, contextmanager
 
 from gesso_client.errors import Cancelled, GessoError
-from gesso_client.events import Event, Reading
+from gesso_client.events import Event
 from gesso_client.request import Request
-from gesso_client.retry import Backoff
-from gesso_client.transport.contract import Call, Transport
+from gesso_client.retry import Backoff, Pause, attempts
+from gesso_client.transport.contract import AsyncTransport, Call, Transport
 
 
 class EventStream:
@@ -37,30 +36,21 @@ class EventStream:
         self._call: Call | None = None  # the running attempt
 
     def events(self) -> Generator[Event, None, None]:
-        """Send the request, and again while the server is unavailable and nothing was delivered.
-
-        Closing the generator cancels the request. Raises GessoError.
-        """
-        started = self._clock()
-        left = self._request.deadline
-        for attempt in itertools.count():
-            reading = Reading(self._request.count)
+        """Send the request, again where retry.py says so. Closing the generator cancels it. Raises GessoError."""
+        steps = attempts(self._request, self._backoff, self._clock)
+        step = next(steps, None)
+        while step is not None:
             try:
-                call = self._start(left)
-                try:
-                    for response in call:
-                        yield reading.event(response)
-                finally:
-                    call.cancel()  # nothing to do when it has ended by itself
-                reading.end()
-                return
+                if isinstance(step, Pause):
+                    self._sleep(step.seconds)
+                else:
+                    with self._opened(step.request) as call:
+                        for response in call:
+                            yield step.reading.event(response)
             except GessoError as error:
-                left = self._left(started)
-                delay = None if reading.begun else self._backoff.delay(error, attempt, left)
-                if delay is None:
-                    raise
-            self._sleep(delay)
-            left = self._left(started)
+                step = steps.throw(error)
+            else:
+                step = next(steps, None)
 
     def cancel(self) -> None:
         with self._lock:
@@ -69,14 +59,39 @@ class EventStream:
         if call is not None:
             call.cancel()
 
-    def _start(self, deadline: float | None) -> Call:
-        """Open the next attempt, unless cancel came first."""
+    @contextmanager
+    def _opened(self, request: Request) -> Iterator[Call]:
+        """The call of the next attempt, unless cancel came first. It does not outlive the block."""
         with self._lock:
             if self._cancelled.is_set():
-                raise Cancelled("the request was cancelled")
-            self._call = self._transport.run(replace(self._request, deadline=deadline))
-            return self._call
+                raise Cancelled
+            call = self._call = self._transport.run(request)
+        try:
+            yield call
+        finally:
+            call.cancel()  # nothing to do when it has ended by itself
 
-    def _left(self, started: float) -> float | None:
-        """Seconds left of the deadline; attempts and pauses share one."""
-        return None if self._request.deadline is None else self._request.deadline - (self._clock() - started)
+
+async def async_events(
+    transport: AsyncTransport,
+    request: Request,
+    backoff: Backoff,
+    *,
+    sleep: Callable[[float], Awaitable[object]],
+    clock: Callable[[], float] = time.monotonic,
+) -> AsyncGenerator[Event, None]:
+    """EventStream.events, with `await`. Closing the generator, or cancelling its task, cancels the request."""
+    steps = attempts(request, backoff, clock)
+    step = next(steps, None)
+    while step is not None:
+        try:
+            if isinstance(step, Pause):
+                await sleep(step.seconds)
+            else:
+                async with aclosing(transport.run(step.request)) as responses:
+                    async for response in responses:
+                        yield step.reading.event(response)
+        except GessoError as error:
+            step = steps.throw(error)
+        else:
+            step = next(steps, None)

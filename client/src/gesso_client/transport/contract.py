@@ -49,3 +49,8 @@ class AsyncTransport(Protocol):
     async def describe(self, model: str) -> str | None: ...
 
     async def close(self) -> None: ...
+
+
+def without_twins(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Leave out the one-response twin of each model."""
+    return tuple(name for name in names if not (name.endswith(ONCE) and name.removesuffix(ONCE) in names))

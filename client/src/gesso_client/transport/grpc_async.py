@@ -45,11 +45,11 @@ class GrpcAsyncTransport:
             raise refused
 
     async def model_names(self) -> tuple[str, ...]:
-        index = await self._ask("RepositoryIndex", messages.index_request())
+        index = await self._query("RepositoryIndex", messages.index_request())
         return tuple(model.name for model in index.models)
 
     async def describe(self, model: str) -> str | None:
-        return messages.described(await self._ask("ModelConfig", messages.config_request(model)))
+        return messages.described(await self._query("ModelConfig", messages.config_request(model)))
 
     async def close(self) -> None:
         self._closed = True
@@ -69,7 +69,7 @@ class GrpcAsyncTransport:
             )
         return service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
 
-    async def _ask(self, method: str, message: Any) -> Any:
+    async def _query(self, method: str, message: Any) -> Any:
         try:
             return await getattr(self._stub(), method)(message, timeout=METADATA_TIMEOUT_S)
         except grpc.RpcError as error:

@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 from tritonclient.grpc import service_pb2
 
-from gesso_client.errors import Cancelled, ConnectionFailed, GessoError, ServerError, from_server
+from gesso_client.errors import Cancelled, ConnectionFailed, GessoError, from_server, unreadable
 from gesso_client.events import Response
 from gesso_client.request import Request
 from gesso_client.transport import Address
@@ -56,7 +56,7 @@ def response(reply: Any) -> Response | None:
         tensors = zip(infer.outputs, infer.raw_output_contents, strict=True)
         return {output.name: decode(output.datatype, output.shape, raw) for output, raw in tensors} or None
     except (ValueError, TypeError) as error:
-        raise ServerError(f"an answer this client cannot read: {error}") from error
+        raise unreadable(error) from error
 
 
 def typed(error: grpc.RpcError, address: Address) -> GessoError:
@@ -65,7 +65,7 @@ def typed(error: grpc.RpcError, address: Address) -> GessoError:
     if isinstance(found, ConnectionFailed):
         return ConnectionFailed(f"the gRPC connection to {target(address)} failed: {found.text}")
     if isinstance(found, Cancelled):
-        return Cancelled("the request was cancelled")  # gRPC's words for it are about RPCs
+        return Cancelled()  # gRPC's words for it are about RPCs
     return found
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gesso_client.events import Response
-from gesso_client.request import DTYPES, LISTS, PRIORITY, Request
+from gesso_client.request import PRIORITY, Request
 from gesso_client.transport.tensors import decode, encode
 
 HEADER_LENGTH = "Inference-Header-Content-Length"  # of the JSON in front of the raw tensors
@@ -48,9 +48,8 @@ def generate_body(request: Request) -> tuple[bytes, dict[str, str]]:
     """(body, headers) of POST /v2/models/NAME/generate_stream."""
     fields: dict[str, object] = {"height": request.height, "width": request.width}
     for name, array in request.inputs.items():
-        first = array.flat[0]
-        scalar = first.decode() if isinstance(first, bytes) else _plain(array)
-        fields[name] = scalar if name in DTYPES and name not in LISTS else array.ravel().tolist()
+        flat = array.ndim > 1 or name in request.lists
+        fields[name] = array.ravel().tolist() if flat else _plain(array)
     if request.priority is not None:
         fields[PRIORITY] = request.priority  # a field that is no input is a parameter
     return json.dumps(fields).encode(), {"Content-Type": "application/json"}
@@ -66,5 +65,7 @@ def generate_event(fields: dict[str, Any], request: Request) -> Response:
 
 
 def _plain(array: npt.NDArray[Any]) -> object:
-    """A number as its sender wrote it: 0.7 in float32 is 0.7 in JSON, not 0.699999988."""
-    return float(str(array[0])) if array.dtype == np.float32 else array.flat[0].item()
+    """A scalar as its sender wrote it: 0.7 in float32 is 0.7 in JSON, not 0.699999988."""
+    if array.dtype == np.object_:
+        return array[0].decode()
+    return float(str(array[0])) if array.dtype == np.float32 else array[0].item()

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import quote
 
-from gesso_client.errors import Cancelled, ConnectionFailed, DeadlineExceeded, ServerError, Unsupported, from_server
+from gesso_client.errors import Cancelled, ConnectionFailed, DeadlineExceeded, Unsupported, from_server, unreadable
 from gesso_client.events import Response
 from gesso_client.request import Request
 from gesso_client.transport import Address
@@ -105,7 +105,7 @@ class Exchange:
 
     def _raise_if_cancelled(self) -> None:
         if self._cancelled:
-            raise Cancelled("the request was cancelled")
+            raise Cancelled
 
 
 class HttpCall:
@@ -120,7 +120,7 @@ class HttpCall:
         try:
             yield from self._stream() if self._followed else self._once()
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ServerError(f"an answer this client cannot read: {error!r}") from error
+            raise unreadable(repr(error)) from error
         finally:
             self._exchange.close()
 
@@ -176,10 +176,10 @@ class HttpTransport:
         return call
 
     def model_names(self) -> tuple[str, ...]:
-        return tuple(model["name"] for model in self._ask("/v2/repository/index", b'{"ready": true}'))
+        return tuple(model["name"] for model in self._query("/v2/repository/index", b'{"ready": true}'))
 
     def describe(self, model: str) -> str | None:
-        parameter = self._ask(f"/v2/models/{quote(model, safe='')}/config").get("parameters", {}).get(PARAMETER)
+        parameter = self._query(f"/v2/models/{quote(model, safe='')}/config").get("parameters", {}).get(PARAMETER)
         return None if parameter is None else str(parameter["string_value"])
 
     def close(self) -> None:
@@ -189,13 +189,13 @@ class HttpTransport:
         for call in calls:
             call.cancel()
 
-    def _ask(self, path: str, body: bytes | None = None) -> Any:
+    def _query(self, path: str, body: bytes | None = None) -> Any:
         exchange = Exchange(self._address, METADATA_TIMEOUT_S)
         try:
             answer = exchange.get(path) if body is None else exchange.post(path, body, {})
             return json.loads(exchange.read(answer.read))
         except ValueError as error:
-            raise ServerError(f"an answer this client cannot read: {error}") from error
+            raise unreadable(error) from error
         finally:
             exchange.close()
 

@@ -3,86 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import replace
 from types import TracebackType
 from typing import Unpack
 
-from gesso_client.client import DEFAULT_MODEL, parse_info, without_twins
-from gesso_client.errors import Cancelled, GessoError
-from gesso_client.events import Event, Progress, Reading
+from gesso_client.async_job import AsyncJob
+from gesso_client.client import DEFAULT_MODEL
+from gesso_client.events import Event
 from gesso_client.models import ModelInfo
 from gesso_client.pictures import Picture
-from gesso_client.request import Options, Request, Task, build, check_names, task_of
+from gesso_client.request import Options, Request, Task, build, task_of
 from gesso_client.result import Result
 from gesso_client.retry import Backoff
+from gesso_client.stream import async_events
 from gesso_client.transport import DEFAULT_URL, connect_async
-from gesso_client.transport.contract import AsyncTransport
-
-
-class AsyncJob:
-    """What `AsyncClient.submit` returns: a Job with `await`. Belongs to one event loop."""
-
-    def __init__(self, events: AsyncGenerator[Event, None]) -> None:
-        self._events: list[Event] = []
-        self._changed = asyncio.Event()  # set, and replaced by a fresh one, at every change
-        self._task = asyncio.ensure_future(self._follow(events))
-        self._task.add_done_callback(self._notify)
-
-    async def result(self, timeout: float | None = None) -> Result:
-        """Wait for the pictures. timeout: seconds; TimeoutError when it passes, and the job runs on."""
-        done, _ = await asyncio.wait({self._task}, timeout=timeout)
-        if not done:
-            raise TimeoutError(f"the job is still running after {timeout} s")
-        self._raise_outcome()
-        return Result.of(self._events)
-
-    async def events(self) -> AsyncIterator[Event]:
-        """Every event from the first on, each as it comes. Raises the GessoError the job ended in."""
-        position = 0
-        while True:
-            changed, done = self._changed, self._task.done()
-            while position < len(self._events):
-                yield self._events[position]
-                position += 1
-            if done:
-                self._raise_outcome()
-                return
-            await changed.wait()
-
-    @property
-    def progress(self) -> Progress | None:
-        """The latest Progress, or None before the first."""
-        return next((event for event in reversed(self._events) if isinstance(event, Progress)), None)
-
-    def done(self) -> bool:
-        """True when it has ended, in whichever way."""
-        return self._task.done()
-
-    def cancel(self) -> None:
-        """Ask the server to stop. `result` raises Cancelled, unless the picture was there first."""
-        self._task.cancel()
-
-    async def _follow(self, events: AsyncGenerator[Event, None]) -> None:
-        async with aclosing(events):
-            async for event in events:
-                self._events.append(event)
-                self._notify()
-
-    def _raise_outcome(self) -> None:
-        if self._task.cancelled():
-            raise Cancelled("the request was cancelled")
-        error = self._task.exception()
-        if error is not None:
-            raise error
-
-    def _notify(self, _task: object = None) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
+from gesso_client.transport.contract import AsyncTransport, without_twins
 
 
 class AsyncClient:
@@ -129,7 +67,7 @@ class AsyncClient:
     ) -> AsyncJob:
         """Client.submit."""
         request = await self._request(task_of(image, mask, options), prompt, image, mask, options, live=True)
-        return AsyncJob(self._attempts(request))
+        return AsyncJob(self._stream(request))
 
     async def models(self) -> tuple[ModelInfo, ...]:
         """Client.models."""
@@ -141,7 +79,7 @@ class AsyncClient:
         """Client.info."""
         name = model or self._model
         if name not in self._infos:
-            self._infos[name] = parse_info(name, await self._transport.describe(name))
+            self._infos[name] = ModelInfo.parse(name, await self._transport.describe(name))
         return self._infos[name]
 
     async def close(self) -> None:
@@ -164,7 +102,6 @@ class AsyncClient:
     async def _request(
         self, task: Task, prompt: str, image: Picture | None, mask: Picture | None, options: Options, *, live: bool
     ) -> Request:
-        check_names(options)
         info = await self.info(options.get("model"))
         # Decoding a large photograph takes longer than an event loop should stand still.
         return await asyncio.to_thread(build, info, task, prompt, image, mask, options, live=live)
@@ -173,29 +110,9 @@ class AsyncClient:
         self, task: Task, prompt: str, image: Picture | None, mask: Picture | None, options: Options, *, live: bool
     ) -> AsyncGenerator[Event, None]:
         request = await self._request(task, prompt, image, mask, options, live=live)
-        async with aclosing(self._attempts(request)) as events:
+        async with aclosing(self._stream(request)) as events:
             async for event in events:
                 yield event
 
-    async def _attempts(self, request: Request) -> AsyncGenerator[Event, None]:
-        """EventStream.events, with `await`."""
-        started = self._clock()
-        left = request.deadline
-        for attempt in itertools.count():
-            reading = Reading(request.count)
-            try:
-                async with aclosing(self._transport.run(replace(request, deadline=left))) as responses:
-                    async for response in responses:
-                        yield reading.event(response)
-                reading.end()
-                return
-            except GessoError as error:
-                left = self._left(request, started)
-                delay = None if reading.begun else self._backoff.delay(error, attempt, left)
-                if delay is None:
-                    raise
-            await self._sleep(delay)
-            left = self._left(request, started)
-
-    def _left(self, request: Request, started: float) -> float | None:
-        return None if request.deadline is None else request.deadline - (self._clock() - started)
+    def _stream(self, request: Request) -> AsyncGenerator[Event, None]:
+        return async_events(self._transport, request, self._backoff, sleep=self._sleep, clock=self._clock)
