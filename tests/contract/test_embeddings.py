@@ -13,9 +13,10 @@ from safetensors.torch import save_file
 import bundles
 from gesso_backend.bundle import TokenizerSpec
 from gesso_backend.tokens import PromptTokenizer
-from gesso_export import families, tokenizer
-from gesso_export.checkpoint import open_checkpoint
-from gesso_export.embeddings import Embedding, read
+from gesso_export import families
+from gesso_export.checkpoint import tokenizer
+from gesso_export.checkpoint.checkpoint import open_checkpoint
+from gesso_export.checkpoint.embeddings import Embedding, read
 from gesso_export.errors import CheckpointError
 
 PROMPT = "a photo of <cat-toy>, (red:1.2) and <style> too"

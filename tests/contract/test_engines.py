@@ -11,10 +11,10 @@ import pytest
 import bundles as made
 from gesso_backend import bundle as bundles
 from gesso_backend.engines import EngineError, plan
-from gesso_export import manifest
-from gesso_export.engines import publish
-from gesso_export.engines.build import Asked, specs
-from gesso_export.engines.spec import Result
+from gesso_export.bundle import manifest
+from gesso_export.tensorrt import publish
+from gesso_export.tensorrt.build import BuildSettings, specs
+from gesso_export.tensorrt.spec import Result
 
 GPU, TENSORRT = "NVIDIA H100 80GB HBM3", "11.4.0.106"
 HEADER = struct.pack("<II16x4B", plan.TAG, 0, 11, 4, 0, 106)
@@ -27,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_published_engine_is_found_and_another_is_not(folder: Path) -> None:
     """Guards the key, the spec's keys, the hashes of graph and weights, and the folders, at both ends at once."""
-    for spec in specs(manifest.read(folder), Asked(), GPU, TENSORRT):
+    for spec in specs(manifest.read(folder), BuildSettings(), GPU, TENSORRT):
         assert plan.key(spec.document()) == spec.key
         with publish.staged(folder, spec) as staging:
             file = staging / f"{spec.network}.plan"

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gesso_export import manifest, preview
+from gesso_export.bundle import manifest, preview
+from gesso_export.bundle.manifest import PreviewRgb, SizeSpec, VaeSpec
+from gesso_export.bundle.parameters import SAMPLERS, common_parameters, default_sampler
 from gesso_export.errors import CheckpointError, ManifestError
-from gesso_export.manifest import PreviewRgb, SizeSpec, VaeSpec
-from gesso_export.parameters import SAMPLERS, common_parameters, default_sampler
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "bundle.md"
 
