@@ -2,7 +2,7 @@
 
     pip install polygraphy tensorrt cuda-python nvidia-modelopt
 
-A GPU is not needed: Polygraphy's own code runs here over a builder that only writes down what it is events.
+A GPU is not needed: Polygraphy's own code runs here over a builder that only writes down what it is given.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def test_the_monitor_is_one_of_tensorrts(trt: Any) -> None:
 
 
 class Recorder:
-    """A builder, its config and a profile that write down what they are events."""
+    """A builder, its config and a profile that write down what they are given."""
 
     def __init__(self) -> None:
         self.flags: list[Any] = []

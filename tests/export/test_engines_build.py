@@ -49,7 +49,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def program(tmp_path: Path) -> Callable[[str], list[str]]:
-    """A child that does what it is told."""
+    """A child that does what the body says."""
 
     def write(body: str) -> list[str]:
         file = tmp_path / "child.py"

@@ -29,7 +29,7 @@ NETWORK = "vae_decoder"
 
 
 class Runs(Polygraphy):
-    """Polygraphy whose engine is the graph itself, on the CPU, a little off where it is told to be."""
+    """Polygraphy whose engine is the graph itself, on the CPU, a little off where that is wanted."""
 
     def __init__(self, folder: Path, off: float = 0.0) -> None:
         super().__init__(inputs=("latents",))
@@ -65,7 +65,7 @@ def task(bundle: Path, tmp_path: Path) -> BuildTask:
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, bundle: Path) -> Callable[..., tuple[dict[str, Any], list[Any]]]:
-    """Run a task over fakes; returns what it found and what it told."""
+    """Run a task over fakes; returns what it found and its events."""
 
     def run(task: BuildTask, off: float = 0.0, here: str = H100) -> tuple[dict[str, Any], list[Any]]:
         cpu = SimpleNamespace(

@@ -192,6 +192,34 @@ def test_what_is_wrong_is_one_line_that_names_the_flag(
     assert reason in output
 
 
+def test_an_interrupted_build_does_not_say_that_nothing_was_written(
+    bundle: Path, gesso_export: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards people against building again what is there: networks are published one by one."""
+
+    def interrupted(arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gesso_export.tensorrt.command.main", interrupted)
+    code, output = gesso_export("engines", bundle)
+    assert (code, output) == (130, "gesso-export: interrupted; engines that were finished are in the bundle\n")
+
+
+def test_the_denoiser_and_the_networks_of_pictures_are_known_by_what_the_manifest_says(sd: Bundle) -> None:
+    """Guards the next family: `denoiser` says which is quantised, an axis says which has the VAE's rows."""
+    names = {"unet": "denoiser", "vae_decoder": "painter"}
+    renamed = dataclasses.replace(
+        sd,
+        denoiser="denoiser",
+        networks={names.get(name, name): network for name, network in sd.networks.items()},
+    )
+    settings = BuildSettings(sizes=(profiles.parse("p=1x64x128,4x64x128,8x128x256"),), vae_batch=2, quantize="fp8")
+    made = {spec.network: spec for spec in specs_of(renamed, settings, H100, "11")}
+    assert {name for name, spec in made.items() if spec.quantize} == {"denoiser"}
+    assert made["denoiser"].profiles[0].shapes["sample"].max == (8, 9, 16, 32)
+    assert made["painter"].profiles[0].shapes["latents"].max == (2, 4, 16, 32)
+
+
 class Cuda:
     """cuda.bindings.runtime, as far as it is asked."""
 
@@ -212,7 +240,7 @@ class Cuda:
 
 
 def test_the_gpu_is_asked_for_its_name() -> None:
-    """Guards the name that is in every key, and what is said where there is none."""
+    """Guards the name that is in every key, and the error where there is none."""
     assert gpu.look(0, Cuda()) == gpu.Gpu(H100, "9.0")
     with pytest.raises(EngineError, match="--device: 1 is not there; this machine has 1"):
         gpu.look(1, Cuda())

@@ -10,8 +10,6 @@ import diffusers
 import pytest
 import torch
 import transformers
-from gesso_export.convert import convert
-from gesso_export.detect import detect
 from safetensors.torch import save_file
 
 import bundles
@@ -21,6 +19,8 @@ from gesso_export.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from gesso_export.errors import CheckpointError
 from gesso_export.published.models import MODELS, PublishedComponent
 from gesso_export.single_file import sdxl
+from gesso_export.single_file.convert import convert
+from gesso_export.single_file.detect import detect
 from gesso_export.single_file.header import read_shapes
 from gesso_export.single_file.stable_diffusion import CLIP, OPENCLIP
 from gesso_export.single_file.unet import UNET

@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"gesso-export: error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        left = "engines that were finished stay" if command is _engines else "nothing was written"
+        left = "engines that were finished are in the bundle" if command is _engines else "nothing was written"
         print(f"gesso-export: interrupted; {left}", file=sys.stderr)
         return INTERRUPTED
     finally:

@@ -7,24 +7,22 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterable, Mapping
 
 from gesso_export.precision.precision import Precision
 
-__all__ = ["DEFAULT", "PRECISIONS", "tolerances"]
+__all__ = ["DEFAULT", "PRECISIONS", "discover", "tolerances"]
 
 DEFAULT = "fp32"  # of a bundle, and of the networks that another precision is not for
 
 
-def _by_name(modules: Iterable[str]) -> dict[str, Precision]:
-    """The precisions of these modules, the most exact one first."""
-    found: list[Precision] = [
-        module.PRECISION for name in modules if hasattr(module := importlib.import_module(name), "PRECISION")
-    ]
+def discover() -> dict[str, Precision]:
+    """What the modules of this package offer, by name, the most exact one first."""
+    modules = [importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)]
+    found: list[Precision] = [module.PRECISION for module in modules if hasattr(module, "PRECISION")]
     return {precision.name: precision for precision in sorted(found, key=lambda precision: precision.tolerance)}
 
 
-PRECISIONS: Mapping[str, Precision] = _by_name(f"{__name__}.{module.name}" for module in pkgutil.iter_modules(__path__))
+PRECISIONS = discover()
 
 
 def tolerances() -> dict[str, float]:

@@ -56,12 +56,11 @@ class Quality:
             )
 
 
-@dataclass(frozen=True)
 class Int8:
-    name: str = "int8"
-    bytes_per_weight: float = 5  # for a while the float32 denoiser stands beside its int8 form
+    name = "int8"
+    bytes_per_weight = 5  # for a while the float32 denoiser stands beside its int8 form
     # Of its own answers when it was made, on another machine: it is judged by pictures, not by these.
-    tolerance: float = 1e-1
+    tolerance = 1e-1
 
     def check(self, model: Model) -> None:
         """Painting, by which it is judged, is of one family."""
