@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gesso_export.export import PRECISIONS
-from gesso_export.parameters import FLOW_SAMPLERS, SAMPLERS
-from gesso_export.published import MODELS as PUBLISHED
+from gesso_export.bundle.parameters import FLOW_SAMPLERS, SAMPLERS
+from gesso_export.precision import PRECISIONS
+from gesso_export.published.models import MODELS as PUBLISHED
 
 ROOT = Path(__file__).parent.parent
 PAGE, README = ROOT / "docs" / "models.md", ROOT / "README.md"

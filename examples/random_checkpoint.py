@@ -25,8 +25,8 @@ from transformers import CLIPTextModel
 
 import random_flux
 import random_sdxl
-from gesso_export.clip_vocabulary import EOS, write_tokenizer
-from gesso_export.single_file import SCHEDULER_CONFIG
+from gesso_export.checkpoint.clip_vocabulary import EOS, write_tokenizer
+from gesso_export.single_file.stable_diffusion import SCHEDULER_CONFIG
 from random_networks import (
     Network,
     calibrate_unet,

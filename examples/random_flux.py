@@ -19,7 +19,7 @@ from diffusers.models.normalization import AdaLayerNormContinuous, AdaLayerNormZ
 from transformers import CLIPTextModel, T5EncoderModel
 
 import t5_vocabulary
-from gesso_export import clip_vocabulary
+from gesso_export.checkpoint import clip_vocabulary
 from gesso_export.single_file.flux import SCHEDULER_CLASS
 from gesso_export.single_file.flux import scheduler_config as published_schedule
 from random_networks import (

@@ -16,7 +16,7 @@ import diffusers
 import torch
 from diffusers.models import AutoencoderKL, UNet2DConditionModel
 
-from gesso_export.clip_vocabulary import MAX_TOKENS, vocabulary
+from gesso_export.checkpoint.clip_vocabulary import MAX_TOKENS, vocabulary
 
 
 @dataclass(frozen=True)

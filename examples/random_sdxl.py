@@ -17,7 +17,7 @@ import torch
 from diffusers.models import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
-from gesso_export.clip_vocabulary import EOS, write_tokenizer
+from gesso_export.checkpoint.clip_vocabulary import EOS, write_tokenizer
 from gesso_export.single_file.sdxl import SCHEDULER_CLASS, SCHEDULER_CONFIG, TURBO_SCHEDULER_CLASS
 from random_networks import (
     Network,

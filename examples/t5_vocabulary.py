@@ -12,7 +12,7 @@ from pathlib import Path
 
 from transformers import T5TokenizerFast
 
-from gesso_export.clip_vocabulary import vocabulary
+from gesso_export.checkpoint.clip_vocabulary import vocabulary
 
 SENTINELS = 100
 MAX_TOKENS = 512

@@ -53,7 +53,7 @@ def export_little_world(root: Path) -> Path:
 
 
 def _export(source: Path, folder: Path, precision: str) -> Path:
-    from gesso_export.checkpoint import open_checkpoint
+    from gesso_export.checkpoint.checkpoint import open_checkpoint
     from gesso_export.export import export as export_bundle
 
     with _lock(folder):

@@ -21,8 +21,8 @@ from gesso_client.errors import GessoError
 from gesso_client.models import ModelInfo
 from gesso_client.request import CLIENT_OPTIONS, Options
 from gesso_client.transport.contract import PARAMETER
-from gesso_export import manifest as export_manifest
-from gesso_export import parameters as export_parameters
+from gesso_export.bundle import manifest as export_manifest
+from gesso_export.bundle import parameters as export_parameters
 
 
 def plain(value: Any) -> Any:

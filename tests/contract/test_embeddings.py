@@ -11,11 +11,12 @@ from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from safetensors.torch import save_file
 
 import bundles
-from gesso_backend.model.bundle import TokenizerSpec
+from gesso_backend.kinds.diffusion.bundle import TokenizerSpec
 from gesso_backend.kinds.diffusion.tokens import PromptTokenizer
-from gesso_export import families, tokenizer
-from gesso_export.checkpoint import open_checkpoint
-from gesso_export.embeddings import Embedding, read
+from gesso_export import families
+from gesso_export.checkpoint import tokenizer
+from gesso_export.checkpoint.checkpoint import open_checkpoint
+from gesso_export.checkpoint.embeddings import Embedding, read
 from gesso_export.errors import CheckpointError
 
 PROMPT = "a photo of <cat-toy>, (red:1.2) and <style> too"

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 import bundles as made
-from gesso_backend.model import bundle as bundles
-from gesso_backend.engines.tensorrt.engine import plan
 from gesso_backend.engines.engine import EngineError
-from gesso_export import manifest
-from gesso_export.engines import publish
-from gesso_export.engines.build import Asked, specs
-from gesso_export.engines.spec import Result
+from gesso_backend.engines.tensorrt import plan
+from gesso_backend.kinds import open_bundle
+from gesso_export.bundle import manifest
+from gesso_export.tensorrt import publish
+from gesso_export.tensorrt.build import BuildSettings, specs
+from gesso_export.tensorrt.spec import Result
 
 GPU, TENSORRT = "NVIDIA H100 80GB HBM3", "11.4.0.106"
 HEADER = struct.pack("<II16x4B", plan.TAG, 0, 11, 4, 0, 106)
@@ -28,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_published_engine_is_found_and_another_is_not(folder: Path) -> None:
     """Guards the key, the spec's keys, the hashes of graph and weights, and the folders, at both ends at once."""
-    for spec in specs(manifest.read(folder), Asked(), GPU, TENSORRT):
+    for spec in specs(manifest.read(folder), BuildSettings(), GPU, TENSORRT):
         assert plan.key(spec.document()) == spec.key
         with publish.staged(folder, spec) as staging:
             file = staging / f"{spec.network}.plan"
@@ -37,7 +37,7 @@ def test_a_published_engine_is_found_and_another_is_not(folder: Path) -> None:
             result = Result(file.name, digest, file.stat().st_size, "9.0", 1.0, {"largest_error": 0.0}, {})
             publish.publish(folder, spec, file, result)
         assert publish.published(folder, spec)
-    bundle = bundles.load(folder)
+    bundle = open_bundle(folder)
     for network in bundle.networks:
         found = plan.find(folder, bundle, network, plan.Machine(GPU, "9.0", TENSORRT))
         assert found.read() == HEADER + network.encode()

@@ -61,7 +61,7 @@ def copied(bundle: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def gesso_export(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
-    """Run the command line; returns its exit code and what it said."""
+    """Run the command line; returns its exit code and what it printed."""
     from gesso_export.cli import main
 
     def command(*arguments: object) -> tuple[int, str]:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from gesso_export import networks, published
-from gesso_export.published import MODELS, Count, PublishedComponent
+from gesso_export.networks.clip import TextEncoder
+from gesso_export.published.models import MODELS, Count, PublishedComponent
 
 Command = Callable[..., tuple[int, str]]
 
@@ -34,13 +34,13 @@ SLOW = ("sd14", "sd21", "sdxl", "sdxl-turbo", "flux-dev")
 )
 def test_a_published_model_is_what_we_make_of_it(model: str, gesso_export: Command) -> None:
     """Guards the families against the real configs and sizes, which no test's checkpoint has."""
-    code, said = gesso_export("check-architecture", model)
-    assert code == 0, said
-    header, *lines = said.splitlines()  # after the table may come what a library says on stderr
+    code, output = gesso_export("check-architecture", model)
+    assert code == 0, output
+    header, *lines = output.splitlines()  # after the table may come what a library says on stderr
     assert header.split()[:3] == ["model", "network", "parameters"]
     rows = [line.split() for line in lines if line.startswith(f"{model} ")]
-    assert [row[1] for row in rows] == list(MODELS[model].counts), said
-    assert all(row[5] == "yes" for row in rows), said
+    assert [row[1] for row in rows] == list(MODELS[model].counts), output
+    assert all(row[5] == "yes" for row in rows), output
 
 
 def test_the_halves_of_a_vae_make_the_published_whole() -> None:
@@ -56,9 +56,9 @@ def test_a_wrong_count_fails_and_names_the_network(gesso_export: Command, monkey
     """Guards against a check that cannot fail, and one that stops at the first fault."""
     counts = {**MODELS["sd15"].counts, "unet": Count(859_520_965)}
     monkeypatch.setitem(MODELS, "sd15", replace(MODELS["sd15"], counts=counts))
-    code, said = gesso_export("check-architecture", "sd15")
+    code, output = gesso_export("check-architecture", "sd15")
     assert code == 1
-    *table, last = said.splitlines()
+    *table, last = output.splitlines()
     assert last == "gesso-export: error: sd15: unet: has 859,520,964 parameters, not 859,520,965"
     assert [row.split()[5] for row in table[1:]] == ["yes", "no", "yes", "yes"]
 
@@ -76,19 +76,19 @@ def test_a_wrong_output_fails_and_names_the_network(
     answer: Callable[[torch.Tensor], Any], fault: str, gesso_export: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Guards the shapes, types and number of what the wrappers answer, none of which a count would tell."""
-    monkeypatch.setattr(networks.TextEncoder, "forward", lambda _self, ids, _clip_skip: answer(ids))
-    code, said = gesso_export("check-architecture", "sd15")
+    monkeypatch.setattr(TextEncoder, "forward", lambda _self, ids, _clip_skip: answer(ids))
+    code, output = gesso_export("check-architecture", "sd15")
     assert code == 1
-    assert f"gesso-export: error: sd15: text_encoder: {fault}" in said
+    assert f"gesso-export: error: sd15: text_encoder: {fault}" in output
 
 
 def test_a_config_that_cannot_be_built_is_reported(gesso_export: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against a traceback of diffusers'."""
     alter(monkeypatch, "sd15", "unet", down_block_types=["NoSuchBlock"] * 4)
-    code, said = gesso_export("check-architecture", "sd15")
+    code, output = gesso_export("check-architecture", "sd15")
     assert code == 1
-    assert "gesso-export: error: sd15: unet: cannot be built: " in said
-    assert "Traceback" not in said
+    assert "gesso-export: error: sd15: unet: cannot be built: " in output
+    assert "Traceback" not in output
 
 
 def test_a_config_that_is_refused_is_reported_and_the_others_are_checked(
@@ -96,13 +96,15 @@ def test_a_config_that_is_refused_is_reported_and_the_others_are_checked(
 ) -> None:
     """A family that grows too strict for a published model must not pass for one that is not there."""
     alter(monkeypatch, "sd15", "unet", in_channels=5)
-    code, said = gesso_export("check-architecture", "sd15", "sd14")
+    code, output = gesso_export("check-architecture", "sd15", "sd14")
     assert code == 1
-    assert said.splitlines()[-1].startswith("gesso-export: error: sd15: unet: in_channels is 5; supported are 4 and 9")
-    assert [row.split()[0] for row in said.splitlines()[1:-1]] == ["sd14"] * 4
+    assert output.splitlines()[-1].startswith(
+        "gesso-export: error: sd15: unet: in_channels is 5; supported are 4 and 9"
+    )
+    assert [row.split()[0] for row in output.splitlines()[1:-1]] == ["sd14"] * 4
 
 
 def test_an_unknown_name_is_refused_with_the_list(gesso_export: Command) -> None:
-    code, said = gesso_export("check-architecture", "sd15", "sd99")
+    code, output = gesso_export("check-architecture", "sd15", "sd99")
     assert code == 2
-    assert said == f"gesso-export: error: 'sd99' is no published model; those are {', '.join(published.MODELS)}\n"
+    assert output == f"gesso-export: error: 'sd99' is no published model; those are {', '.join(MODELS)}\n"

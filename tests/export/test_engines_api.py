@@ -2,7 +2,7 @@
 
     pip install polygraphy tensorrt cuda-python nvidia-modelopt
 
-A GPU is not needed: Polygraphy's own code runs here over a builder that only writes down what it is told.
+A GPU is not needed: Polygraphy's own code runs here over a builder that only writes down what it is given.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from export.test_engines_spec import SPEC
-from gesso_export.engines import plan
-from gesso_export.engines.spec import Options
+from gesso_export.tensorrt import plan
+from gesso_export.tensorrt.spec import Options
 
 
 def real(*names: str) -> Any:
@@ -49,13 +49,13 @@ def test_tensorrt_has_what_is_used_of_its_builder(trt: Any) -> None:
 
 def test_the_monitor_is_one_of_tensorrts(trt: Any) -> None:
     """Guards the three methods that TensorRT calls, by its own names for their arguments."""
-    told: list[Any] = []
-    monitor = plan.monitor(told.append, trt)
+    events: list[Any] = []
+    monitor = plan.monitor(events.append, trt)
     assert isinstance(monitor, trt.IProgressMonitor)
     monitor.phase_start("a", None, 3)
     assert monitor.step_complete("a", 0) is True
     monitor.phase_finish("a")
-    assert [event["event"] for event in told] == ["phase", "step", "end"]
+    assert [event["event"] for event in events] == ["phase", "step", "end"]
     for name in ("phase_start", "step_complete", "phase_finish"):
         documented = getattr(trt.IProgressMonitor, name).__doc__
         for parameter in list(inspect.signature(getattr(monitor, name)).parameters):
@@ -63,7 +63,7 @@ def test_the_monitor_is_one_of_tensorrts(trt: Any) -> None:
 
 
 class Recorder:
-    """A builder, its config and a profile that write down what they are told."""
+    """A builder, its config and a profile that write down what they are given."""
 
     def __init__(self) -> None:
         self.flags: list[Any] = []

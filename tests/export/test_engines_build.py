@@ -18,9 +18,10 @@ from typing import Any
 import pytest
 
 from export.test_engines_spec import SPEC
-from gesso_export.engines import BuildError, child, publish, timing_cache
-from gesso_export.engines.build import build_all
+from gesso_export.errors import BuildError
 from gesso_export.progress import Progress
+from gesso_export.tensorrt import child, publish, timing_cache
+from gesso_export.tensorrt.build import build_all
 
 PLAN = b"a plan"
 RESULT = {
@@ -32,9 +33,9 @@ GOOD = f"""
     emit(event="phase", phase="Building", parent=None, steps=2)
     emit(event="step", phase="Building", step=0)
     (staging / "unet.plan").write_bytes({PLAN!r})
-    cache = Path(job["timing_cache"])
+    cache = Path(task["timing_cache"])
     cache.write_bytes((cache.read_bytes() if cache.exists() else b"") + b"learned;")
-    (job_file.parent.parent.parent / "built").open("a").write("x")
+    (task_file.parent.parent.parent / "built").open("a").write("x")
     emit(event="done", **{RESULT!r})
 """
 
@@ -48,15 +49,15 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def program(tmp_path: Path) -> Callable[[str], list[str]]:
-    """A child that does what it is told."""
+    """A child that does what the body says."""
 
     def write(body: str) -> list[str]:
         file = tmp_path / "child.py"
         head = """
             import json, os, signal, sys, time
             from pathlib import Path
-            job_file, pipe = Path(sys.argv[1]), open(int(sys.argv[3]), "w")
-            job, staging = json.loads(job_file.read_text()), job_file.parent
+            task_file, pipe = Path(sys.argv[1]), open(int(sys.argv[3]), "w")
+            task, staging = json.loads(task_file.read_text()), task_file.parent
             def emit(**event):
                 pipe.write(json.dumps(event) + chr(10)); pipe.flush()
         """
@@ -107,8 +108,8 @@ def test_what_is_there_is_skipped_and_what_is_damaged_is_built_again(
         build(bundle, program(GOOD))
         assert publish.published(bundle, SPEC)
     assert built.read_text() == "xxxxx"
-    (kept,) = cache.iterdir()
-    assert kept.read_bytes() == b"learned;" * 5  # each build began with what those before it had learned
+    (timings,) = cache.iterdir()
+    assert timings.read_bytes() == b"learned;" * 5  # each build began with what those before it had learned
 
 
 @pytest.mark.parametrize(
@@ -146,9 +147,9 @@ def test_a_child_killed_midway_leaves_nothing_and_an_older_engine_stays(
         threading.Timer(0.05, os.kill, (event["pid"], signal.SIGKILL)).start()
 
     with publish.staged(bundle, SPEC) as staging:
-        (staging / "job.json").write_text("{}")
+        (staging / "task.json").write_text("{}")
         with pytest.raises(BuildError, match="ended by SIGKILL"):
-            child.run([*command, str(staging / "job.json")], staging / "log", kill)
+            child.run([*command, str(staging / "task.json")], staging / "log", kill)
     assert [path.name for path in (bundle / "engines").iterdir()] == [SPEC.key]
     assert (folder / "unet.plan").read_bytes() == PLAN
 
@@ -163,9 +164,9 @@ def test_an_interrupted_parent_takes_its_child_along(bundle: Path, program: Call
         raise KeyboardInterrupt
 
     with publish.staged(bundle, SPEC) as staging:
-        (staging / "job.json").write_text("{}")
+        (staging / "task.json").write_text("{}")
         with pytest.raises(KeyboardInterrupt):
-            child.run([*command, str(staging / "job.json")], staging / "log", interrupt)
+            child.run([*command, str(staging / "task.json")], staging / "log", interrupt)
     assert not Path(f"/proc/{pids[0]}").exists()
     assert list(bundle.iterdir()) == []
 
@@ -185,29 +186,29 @@ def test_what_a_killed_parent_left_is_swept_by_the_next(bundle: Path, program: C
 
 def test_a_timing_cache_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     """Guards the next build against a cache that ends in the middle."""
-    kept, copy = tmp_path / "cache" / "x.timing", tmp_path / "copy"
-    timing_cache.borrow(kept, copy)
-    timing_cache.give_back(copy, kept)
-    assert not kept.exists()  # a build that wrote none
+    cache, copy = tmp_path / "cache" / "x.timing", tmp_path / "copy"
+    timing_cache.get(cache, copy)
+    timing_cache.put(copy, cache)
+    assert not cache.exists()  # a build that wrote none
     copy.write_bytes(b"one")
-    timing_cache.give_back(copy, kept)
-    assert [path.name for path in kept.parent.iterdir()] == ["x.timing"]
+    timing_cache.put(copy, cache)
+    assert [path.name for path in cache.parent.iterdir()] == ["x.timing"]
     other = tmp_path / "other"
-    timing_cache.borrow(kept, other)
+    timing_cache.get(cache, other)
     assert other.read_bytes() == b"one"
 
 
 def test_events_arrive_while_the_child_works(tmp_path: Path, program: Callable[[str], list[str]]) -> None:
     """Guards progress against a buffer that is emptied at the end."""
     command = program("emit(event='step', phase='a', step=0)\ntime.sleep(0.5)\nemit(event='done')")
-    (tmp_path / "job.json").write_text("{}")
+    (tmp_path / "task.json").write_text("{}")
     seen: list[float] = []
-    child.run([*command, str(tmp_path / "job.json")], tmp_path / "log", lambda event: seen.append(time.monotonic()))
+    child.run([*command, str(tmp_path / "task.json")], tmp_path / "log", lambda event: seen.append(time.monotonic()))
     assert time.monotonic() - seen[0] > 0.3
 
 
 def test_the_real_child_says_what_it_lacks(bundle: Path, tmp_path: Path) -> None:
-    """Guards `python -m gesso_export.engines.builder` itself: job in, events out, on a machine without TensorRT."""
+    """Guards `python -m gesso_export.tensorrt.builder` itself: task in, events out, on a machine without TensorRT."""
     try:
         import tensorrt  # noqa: F401
     except ImportError:

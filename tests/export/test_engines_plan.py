@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from export.test_engines_spec import SPEC
-from gesso_export.engines import BuildError, check, plan, quantize
-from gesso_export.engines.spec import Options, Spec
-from gesso_export.reference import Case
+from gesso_export.errors import BuildError
+from gesso_export.proof.reference import Case
+from gesso_export.tensorrt import check, plan, quantize
+from gesso_export.tensorrt.spec import Options, Spec
 
 
 class Monitor:

@@ -10,14 +10,15 @@ from typing import Any
 
 import pytest
 
-from gesso_export import manifest
-from gesso_export.engines import EngineError, gpu, profiles
-from gesso_export.engines import spec as specs
-from gesso_export.engines.build import Asked, build_all
-from gesso_export.engines.build import specs as specs_of
-from gesso_export.engines.spec import Options, Profile, Reach, Spec
-from gesso_export.manifest import Bundle, TokenizerSpec
+from gesso_export.bundle import manifest
+from gesso_export.bundle.manifest import Bundle, TokenizerSpec
+from gesso_export.errors import EngineError
 from gesso_export.progress import Progress
+from gesso_export.tensorrt import gpu, profiles
+from gesso_export.tensorrt import spec as specs
+from gesso_export.tensorrt.build import BuildSettings, build_all
+from gesso_export.tensorrt.build import specs as specs_of
+from gesso_export.tensorrt.spec import Options, Profile, ShapeRange, Spec
 
 H100 = "NVIDIA H100 80GB HBM3"
 SPEC = Spec(
@@ -25,7 +26,7 @@ SPEC = Spec(
     source={"unet.onnx": "a" * 64, "unet.onnx.data": "b" * 64},
     precision="fp16",
     quantize=None,
-    profiles=(Profile("native", {"sample": Reach((1, 9, 64, 64), (8, 9, 64, 64), (8, 9, 64, 64))}),),
+    profiles=(Profile("native", {"sample": ShapeRange((1, 9, 64, 64), (8, 9, 64, 64), (8, 9, 64, 64))}),),
     options=Options(),
     gpu=H100,
     tensorrt="11.4.0.106",
@@ -41,7 +42,7 @@ def test_the_key_of_a_spec_never_changes() -> None:
 
 def test_every_field_of_the_spec_changes_the_key() -> None:
     """Guards against 'an engine reused because a file of that name exists'."""
-    reach = SPEC.profiles[0].shapes["sample"]
+    shapes = SPEC.profiles[0].shapes["sample"]
     others: dict[str, list[Any]] = {
         "network": ["vae_decoder"],
         "source": [{**SPEC.source, "unet.onnx": "c" * 64}, {**SPEC.source, "unet.onnx.data": "c" * 64}],
@@ -49,8 +50,8 @@ def test_every_field_of_the_spec_changes_the_key() -> None:
         "quantize": ["fp8", "int8"],
         "profiles": [
             (Profile("other", SPEC.profiles[0].shapes),),
-            *[(Profile("native", {"sample": dataclasses.replace(reach, **{field.name: (2, 9, 64, 64)})}),)
-              for field in dataclasses.fields(Reach)],
+            *[(Profile("native", {"sample": dataclasses.replace(shapes, **{field.name: (2, 9, 64, 64)})}),)
+              for field in dataclasses.fields(ShapeRange)],
             (*SPEC.profiles, Profile("more", SPEC.profiles[0].shapes)),
         ],
         "options": [dataclasses.replace(SPEC.options, **{name: value}) for name, value in (
@@ -113,28 +114,28 @@ def test_a_profile_that_cannot_be_is_refused_naming_it(sd: Bundle, asked: list[s
 
 
 def test_pixels_become_the_shapes_of_every_network(sd: Bundle) -> None:
-    """Guards axes that two networks call alike: the UNet's height is of latents, the VAE encoder's of pixels."""
-    asked = Asked(sizes=(profiles.parse("p=1x64x128,4x64x128,8x128x256"),), vae_batch=2)
-    made = {spec.network: spec.profiles for spec in specs_of(sd, asked, H100, "11")}
+    """Guards the factor between latents, which the UNet has, and pixels, which the VAE encoder has."""
+    settings = BuildSettings(sizes=(profiles.parse("p=1x64x128,4x64x128,8x128x256"),), vae_batch=2)
+    made = {spec.network: spec.profiles for spec in specs_of(sd, settings, H100, "11")}
     hidden = sd.networks["unet"].inputs["encoder_hidden_states"].shape[2]
     (unet,) = made["unet"]
     assert unet.shapes == {
-        "sample": Reach((1, 9, 8, 16), (4, 9, 8, 16), (8, 9, 16, 32)),
-        "timestep": Reach((1,), (4,), (8,)),
-        "encoder_hidden_states": Reach((1, 77, hidden), (4, 77, hidden), (8, 8 * 77, hidden)),
+        "sample": ShapeRange((1, 9, 8, 16), (4, 9, 8, 16), (8, 9, 16, 32)),
+        "timestep": ShapeRange((1,), (4,), (8,)),
+        "encoder_hidden_states": ShapeRange((1, 77, hidden), (4, 77, hidden), (8, 8 * 77, hidden)),
     }
-    assert made["vae_encoder"][0].shapes == {"sample": Reach((1, 3, 64, 128), (2, 3, 64, 128), (2, 3, 128, 256))}
-    assert made["vae_decoder"][0].shapes == {"latents": Reach((1, 4, 8, 16), (2, 4, 8, 16), (2, 4, 16, 32))}
-    assert made["text_encoder"][0].shapes["input_ids"] == Reach((1, 77), (4, 77), (8, 77))
+    assert made["vae_encoder"][0].shapes == {"sample": ShapeRange((1, 3, 64, 128), (2, 3, 64, 128), (2, 3, 128, 256))}
+    assert made["vae_decoder"][0].shapes == {"latents": ShapeRange((1, 4, 8, 16), (2, 4, 8, 16), (2, 4, 16, 32))}
+    assert made["text_encoder"][0].shapes["input_ids"] == ShapeRange((1, 77), (4, 77), (8, 77))
 
 
 def test_without_a_profile_there_is_one_for_the_native_size_and_one_for_any(sd: Bundle) -> None:
     """Guards the defaults; and a text encoder, to which all sizes are one, against being built for it twice."""
-    made = {spec.network: spec for spec in specs_of(sd, Asked(), H100, "11")}
+    made = {spec.network: spec for spec in specs_of(sd, BuildSettings(), H100, "11")}
     assert [profile.name for profile in made["unet"].profiles] == ["native", "any"]
     assert [profile.name for profile in made["text_encoder"].profiles] == ["native"]
     native = sd.size.native // sd.vae.factor
-    assert made["unet"].profiles[0].shapes["sample"] == Reach(
+    assert made["unet"].profiles[0].shapes["sample"] == ShapeRange(
         (1, 9, native, native), (8, 9, native, native), (8, 9, native, native)
     )
     assert made["unet"].profiles[1].shapes["sample"].max[2] > native
@@ -154,22 +155,22 @@ def test_t5_takes_any_number_of_tokens(sd: Bundle) -> None:
 
 def test_only_the_denoiser_is_quantised(sd: Bundle) -> None:
     """Guards the small networks, which gain nothing by it."""
-    made = specs_of(sd, Asked(quantize="fp8"), H100, "11")
+    made = specs_of(sd, BuildSettings(quantize="fp8"), H100, "11")
     assert {spec.network: spec.quantize for spec in made if spec.quantize} == {"unet": "fp8"}
 
 
 def test_keys_are_printed_without_gpu_and_tensorrt(bundle: Path, gesso_export: Callable[..., tuple[int, str]]) -> None:
     """Guards the key that a build farm asks for before it rents a GPU."""
     asked = ("--gpu", H100, "--tensorrt-version", "11.4.0.106", "--print-key")
-    code, said = gesso_export("engines", bundle, *asked, "--network", "unet")
-    assert (code, len(said.splitlines())) == (0, 1)
-    assert re.fullmatch(r"[0-9a-f]{16}-trt11\.4\.0\.106-NVIDIA_H100_80GB_HBM3 unet\n", said)
-    assert gesso_export("engines", bundle, *asked, "--network", "unet") == (0, said)
+    code, output = gesso_export("engines", bundle, *asked, "--network", "unet")
+    assert (code, len(output.splitlines())) == (0, 1)
+    assert re.fullmatch(r"[0-9a-f]{16}-trt11\.4\.0\.106-NVIDIA_H100_80GB_HBM3 unet\n", output)
+    assert gesso_export("engines", bundle, *asked, "--network", "unet") == (0, output)
     for more in (["--refittable"], ["--weight-streaming"], ["--quantize", "int8"], ["--no-row-independence"],
                  ["--profile", "a=1x64x64,1x64x64,1x64x64"], ["--tokens", "1,77,77"]):  # fmt: skip
         code, other = gesso_export("engines", bundle, *asked, "--network", "unet", *more)
         assert code == 0
-        assert other != said
+        assert other != output
     assert not (bundle / "engines").exists()
 
 
@@ -186,9 +187,37 @@ def test_what_is_wrong_is_one_line_that_names_the_flag(
     bundle: Path, gesso_export: Callable[..., tuple[int, str]], words: list[str], reason: str
 ) -> None:
     """Guards against tracebacks."""
-    code, said = gesso_export("engines", bundle, *words)
-    assert (code, len(said.splitlines())) == (2, 1)
-    assert reason in said
+    code, output = gesso_export("engines", bundle, *words)
+    assert (code, len(output.splitlines())) == (2, 1)
+    assert reason in output
+
+
+def test_an_interrupted_build_does_not_say_that_nothing_was_written(
+    bundle: Path, gesso_export: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards people against building again what is there: networks are published one by one."""
+
+    def interrupted(arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gesso_export.tensorrt.command.main", interrupted)
+    code, output = gesso_export("engines", bundle)
+    assert (code, output) == (130, "gesso-export: interrupted; engines that were finished are in the bundle\n")
+
+
+def test_the_denoiser_and_the_networks_of_pictures_are_known_by_what_the_manifest_says(sd: Bundle) -> None:
+    """Guards the next family: `denoiser` says which is quantised, an axis says which has the VAE's rows."""
+    names = {"unet": "denoiser", "vae_decoder": "painter"}
+    renamed = dataclasses.replace(
+        sd,
+        denoiser="denoiser",
+        networks={names.get(name, name): network for name, network in sd.networks.items()},
+    )
+    settings = BuildSettings(sizes=(profiles.parse("p=1x64x128,4x64x128,8x128x256"),), vae_batch=2, quantize="fp8")
+    made = {spec.network: spec for spec in specs_of(renamed, settings, H100, "11")}
+    assert {name for name, spec in made.items() if spec.quantize} == {"denoiser"}
+    assert made["denoiser"].profiles[0].shapes["sample"].max == (8, 9, 16, 32)
+    assert made["painter"].profiles[0].shapes["latents"].max == (2, 4, 16, 32)
 
 
 class Cuda:
@@ -211,7 +240,7 @@ class Cuda:
 
 
 def test_the_gpu_is_asked_for_its_name() -> None:
-    """Guards the name that is in every key, and what is said where there is none."""
+    """Guards the name that is in every key, and the error where there is none."""
     assert gpu.look(0, Cuda()) == gpu.Gpu(H100, "9.0")
     with pytest.raises(EngineError, match="--device: 1 is not there; this machine has 1"):
         gpu.look(1, Cuda())

@@ -18,11 +18,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import bundles
-from gesso_export import staging
-from gesso_export.checkpoint import find_weights, open_checkpoint
+from gesso_export.bundle import staging
+from gesso_export.bundle.manifest import read
+from gesso_export.checkpoint.checkpoint import open_checkpoint
+from gesso_export.checkpoint.loading import load_model
+from gesso_export.checkpoint.weights import find_weights
 from gesso_export.errors import OutputError
-from gesso_export.loading import load_model
-from gesso_export.manifest import read
 
 Command = Callable[..., tuple[int, str]]
 
@@ -41,12 +42,12 @@ def test_force_replaces_and_the_same_checkpoint_gives_the_same_bytes(
 ) -> None:
     """Timestamps, dictionary orders or memory addresses in an artefact make its hash worthless as a key."""
     checkpoint, first = other
-    code, said = gesso_export(checkpoint, "--out", old_bundle, "--force", "--name", first.name)
-    assert code == 0, said
+    code, output = gesso_export(checkpoint, "--out", old_bundle, "--force", "--name", first.name)
+    assert code == 0, output
     assert [path.name for path in old_bundle.parent.iterdir()] == ["bundle"]
     assert (old_bundle / "bundle.json").read_bytes() == (first / "bundle.json").read_bytes()
     for stage in ("weights", "text_encoder", "unet", "vae_encoder", "vae_decoder"):
-        assert any(line.startswith(stage) and " s" in line for line in said.splitlines())
+        assert any(line.startswith(stage) and " s" in line for line in output.splitlines())
 
 
 def test_half_precision_weights_with_float32_ports(
@@ -132,9 +133,9 @@ def test_an_interrupted_export_leaves_nothing(number: signal.Signals, micro: Pat
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.05)
     process.send_signal(number)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130, said
-    assert said.splitlines()[-1] == "gesso-export: interrupted; nothing was written"
+    _, output = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert output.splitlines()[-1] == "gesso-export: interrupted; nothing was written"
     assert not list(tmp_path.iterdir())
 
 

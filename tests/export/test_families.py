@@ -14,7 +14,7 @@ import torch
 
 import bundles
 from gesso_export import families
-from gesso_export.checkpoint import open_checkpoint
+from gesso_export.checkpoint.checkpoint import open_checkpoint
 from gesso_export.errors import CheckpointError
 
 CHECKPOINTS: dict[str, dict[str, Any]] = {
@@ -34,12 +34,12 @@ def test_half_precision_leaves_a_vae_that_overflows_in_full(name: str, root: Pat
     """Guards pictures of NaN: diffusers upcasts these VAEs too. Export has verified every value by then."""
     _, bundle = bundles.export(root, precision="fp16", **CHECKPOINTS[name])
     networks = json.loads((bundle / "bundle.json").read_text())["networks"]
-    kept = {network for network, spec in networks.items() if spec["precision"] == "fp32"}
-    assert kept == {"vae_encoder", "vae_decoder"}
+    full = {network for network, spec in networks.items() if spec["precision"] == "fp32"}
+    assert full == {"vae_encoder", "vae_decoder"}
     for network, spec in networks.items():
         graph = onnx.load(bundle / spec["file"], load_external_data=False).graph
         halves = {tensor.name for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT16}
-        assert bool(halves) is (network not in kept), network
+        assert bool(halves) is (network not in full), network
 
 
 @pytest.mark.slow

@@ -15,7 +15,8 @@ import onnx_ir
 import onnxruntime
 import pytest
 
-from gesso_export import fused_attention, manifest
+from gesso_export.bundle import manifest
+from gesso_export.graph import attention
 
 Command = Callable[..., tuple[int, str]]
 
@@ -49,7 +50,7 @@ def test_every_attention_of_the_denoiser_is_one_operator(bundle: Path) -> None:
 def test_causal_attention_is_left_alone(bundle: Path) -> None:
     """The text encoder's mask would be lost."""
     assert operators(bundle / "text_encoder.onnx")["Softmax"] > 0
-    assert fused_attention.fuse(onnx_ir.load(bundle / "text_encoder.onnx")) == 0
+    assert attention.fuse(onnx_ir.load(bundle / "text_encoder.onnx")) == 0
 
 
 def test_the_denoiser_alone_has_a_second_graph(bundle: Path) -> None:
@@ -90,9 +91,9 @@ def test_wrong_values_of_the_second_graph_are_found(copied: Path, gesso_export: 
     raw = (copied / "unet.cpu.onnx").read_bytes()
     content["files"]["unet.cpu.onnx"] = {"sha256": hashlib.sha256(raw).hexdigest(), "bytes": len(raw)}
     (copied / "bundle.json").write_text(json.dumps(content))
-    code, said = gesso_export("verify", copied)
+    code, output = gesso_export("verify", copied)
     assert code == 1
-    assert "unet: noise_pred is off" in said
+    assert "unet: noise_pred is off" in output
 
 
 def test_a_bundle_without_second_graphs_verifies(copied: Path, gesso_export: Command) -> None:
@@ -112,4 +113,4 @@ def test_attention_that_is_used_in_between_is_left_alone(bundle: Path, tmp_path:
     model = onnx_ir.load(tmp_path / "vae_decoder.onnx")
     softmax = next(node for node in model.graph if node.op_type == "Softmax")
     model.graph.outputs.append(softmax.outputs[0])
-    assert fused_attention.fuse(model) == 0
+    assert attention.fuse(model) == 0

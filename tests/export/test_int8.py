@@ -12,9 +12,12 @@ import onnxruntime
 import pytest
 
 import bundles
-from gesso_export import int8, manifest
+from gesso_export import families
+from gesso_export.bundle import manifest
 from gesso_export.errors import CheckpointError, VerificationError
-from gesso_export.int8 import Quality
+from gesso_export.precision import int8
+from gesso_export.precision.int8 import Quality
+from gesso_export.published.models import MODELS
 
 Command = Callable[..., tuple[int, str]]
 
@@ -82,10 +85,10 @@ def test_a_model_that_fails_the_gate_is_not_written(
     micro: Path, tmp_path: Path, gesso_export: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(int8, "MIN_PSNR", 200.0)
-    code, said = gesso_export(micro, "--out", tmp_path / "out", "--precision", "int8")
+    code, output = gesso_export(micro, "--out", tmp_path / "out", "--precision", "int8")
     assert code == 1
-    assert "int8: a picture is" in said
-    assert "200 dB are asked for" in said
+    assert "int8: a picture is" in output
+    assert "200 dB are asked for" in output
     assert list(tmp_path.iterdir()) == []
 
 
@@ -116,13 +119,14 @@ def test_psnr_is_that_of_the_painted_pixels() -> None:
 
 
 def test_other_families_are_refused_before_anything_is_done() -> None:
-    with pytest.raises(CheckpointError, match="stable-diffusion; this checkpoint is flux"):
-        int8.check_family("flux")
+    flux = families.describe(MODELS["flux-dev"].checkpoint)
+    with pytest.raises(CheckpointError, match="--precision int8 is for stable-diffusion; this checkpoint is flux"):
+        int8.PRECISION.check(flux)
 
 
 @pytest.mark.slow
 def test_the_shipped_model_passes_its_gate(tmp_path: Path, gesso_export: Command) -> None:
     """The gate is set by the model that gesso ships; a quantizer that got worse must be noticed there."""
-    code, said = gesso_export(bundles.LITTLE_WORLD, "--out", tmp_path / "out", "--precision", "int8")
-    assert code == 0, said
+    code, output = gesso_export(bundles.LITTLE_WORLD, "--out", tmp_path / "out", "--precision", "int8")
+    assert code == 0, output
     assert json.loads((tmp_path / "out" / "bundle.json").read_text())["networks"]["unet"]["precision"] == "int8"

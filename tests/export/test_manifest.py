@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gesso_export import manifest, preview
+from gesso_export.bundle import manifest, preview
+from gesso_export.bundle.manifest import PreviewRgb, SizeSpec, VaeSpec
+from gesso_export.bundle.parameters import SAMPLERS, common_parameters, default_sampler
 from gesso_export.errors import CheckpointError, ManifestError
-from gesso_export.manifest import PreviewRgb, SizeSpec, VaeSpec
-from gesso_export.parameters import SAMPLERS, common_parameters, default_sampler
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "bundle.md"
 
@@ -29,6 +29,8 @@ def test_manifest_has_the_keys_and_parameters_docs_bundle_md_shows(bundle: Path)
     assert example is not None
     documented, found = json.loads(example.group(1)), load(bundle)
     assert list(found) == list(documented)
+    for key in ("schema_version", "kind", "family", "denoiser", "native_inpainting"):
+        assert found[key] == documented[key], key
     for section in ("vae", "size", "tokenizers", "preview_rgb", "source", "exporter", "task_defaults"):
         assert found[section].keys() == documented[section].keys(), section
     for name, network in documented["networks"].items():
@@ -46,7 +48,8 @@ def test_manifest_has_the_keys_and_parameters_docs_bundle_md_shows(bundle: Path)
 def test_manifest_of_a_different_checkpoint_tells_the_difference(other: tuple[Path, Path]) -> None:
     checkpoint, bundle = other
     found = load(bundle)
-    assert found["networks"]["unet"]["inputs"]["sample"]["shape"] == ["batch", 4, "height", "width"]
+    assert found["networks"]["unet"]["inputs"]["sample"]["shape"] == ["batch", 4, "latent_height", "latent_width"]
+    assert (found["kind"], found["denoiser"], found["native_inpainting"]) == ("diffusion", "unet", False)
     assert found["scheduler"]["config"] == json.loads((checkpoint / "scheduler/scheduler_config.json").read_text())
     assert found["scheduler"]["config"]["prediction_type"] == "v_prediction"
     assert found["vae"] == {"factor": 2, "latent_channels": 4, "scaling_factor": 0.18215, "shift_factor": 0.0}
@@ -57,6 +60,13 @@ def test_manifest_of_a_different_checkpoint_tells_the_difference(other: tuple[Pa
 def test_every_file_but_the_manifest_is_listed(bundle: Path) -> None:
     present = {path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if path.is_file()}
     assert set(load(bundle)["files"]) == present - {"bundle.json"}
+
+
+def test_what_is_the_same_for_every_model_is_in_no_bundle(bundle: Path) -> None:
+    """Guards the server's one table of its own parameters against a second home in every bundle."""
+    own = {"seed", "num_images_per_prompt", "padding_mask_crop", "mask_feather", "latent_blend", "require_native",
+           "preview_every"}  # fmt: skip
+    assert not own & load(bundle)["parameters"].keys()
 
 
 def test_reading_and_writing_a_manifest_changes_nothing(bundle: Path) -> None:
@@ -73,11 +83,17 @@ def test_reading_and_writing_a_manifest_changes_nothing(bundle: Path) -> None:
         ("vae", [], "vae"),
         ("networks.unet.inputs.sample.shape", ["batch", 1.5], "shape[1]"),
         ("networks.unet.file", "missing.onnx", "missing.onnx"),
-        ("parameters.seed.minimum", [], "minimum"),
+        ("parameters.strength.minimum", [], "minimum"),
         ("parameters.scheduler.choices", "ddim", "choices"),
         ("networks", {}, "text_encoder"),
         ("files", {}, ".onnx"),
-        ("schema_version", 4, "schema_version"),
+        ("networks.unet.inputs.sample.shape", ["batch", 9, "rows", "columns"], "networks.unet has an axis 'columns'"),
+        ("schema_version", 3, "schema_version is 3, this version reads 4; export again"),
+        ("schema_version", 5, "schema_version"),
+        ("kind", "video", "kind is 'video'; known are diffusion"),
+        ("kind", None, "kind is None"),
+        ("denoiser", "transformer", "networks has no transformer"),
+        ("native_inpainting", "yes", "native_inpainting"),
         ("name", None, "name"),
     ],
 )
@@ -95,7 +111,7 @@ def test_a_manifest_with_a_wrong_key_or_value_is_refused_by_name(
         manifest.read(copied)
 
 
-@pytest.mark.parametrize("section", ["license", "vae", "networks", "files"])
+@pytest.mark.parametrize("section", ["license", "vae", "networks", "files", "denoiser", "kind"])
 def test_a_manifest_without_a_key_is_refused_by_name(copied: Path, section: str) -> None:
     content = load(copied)
     del content[section]

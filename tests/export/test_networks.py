@@ -132,7 +132,7 @@ def test_half_stored_openclip_v_prediction_checkpoint_is_exact_too(other: tuple[
 @pytest.mark.parametrize("network", ["text_encoder", "unet", "vae_encoder", "vae_decoder"])
 def test_graphs_carry_the_manifests_axis_names_and_no_trace_of_this_machine(bundle: Path, network: str) -> None:
     """torch names axes s77 and leaves the stack trace of the exporting machine on every node."""
-    from gesso_export import manifest
+    from gesso_export.bundle import manifest
 
     spec = manifest.read(bundle).networks[network]
     model = onnx.load(bundle / spec.file, load_external_data=False)

@@ -13,7 +13,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from gesso_export import hub, onnx_graph, staging
+from gesso_export.bundle import staging
+from gesso_export.checkpoint import hub
+from gesso_export.graph import trace
 
 Command = Callable[..., tuple[int, str]]
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -101,12 +103,12 @@ def test_refused_in_one_line_with_nothing_left_behind(
     change, named = REFUSED[case]
     change(spoil)
     before = set(tmp_path.iterdir())
-    code, said = gesso_export(spoil, "--out", tmp_path / "new" / "bundle")
-    last = said.splitlines()[-1]
+    code, output = gesso_export(spoil, "--out", tmp_path / "new" / "bundle")
+    last = output.splitlines()[-1]
     assert code == 2
     assert last.startswith("gesso-export: error: ")
     assert named in last
-    assert "Traceback" not in said
+    assert "Traceback" not in output
     assert set(tmp_path.iterdir()) == before
 
 
@@ -121,26 +123,26 @@ def test_refused_in_one_line_with_nothing_left_behind(
     ],
 )
 def test_arguments_that_make_no_sense(arguments: list[str], named: str, tmp_path: Path, gesso_export: Command) -> None:
-    code, said = gesso_export(*arguments, "--out", tmp_path / "bundle")
+    code, output = gesso_export(*arguments, "--out", tmp_path / "bundle")
     assert code == 2
-    assert named in said
+    assert named in output
     assert not list(tmp_path.iterdir())
 
 
 def test_existing_output_is_refused_before_anything_is_read(tmp_path: Path, gesso_export: Command) -> None:
     (tmp_path / "bundle").mkdir()
-    code, said = gesso_export("/no/such/folder", "--out", tmp_path / "bundle")
+    code, output = gesso_export("/no/such/folder", "--out", tmp_path / "bundle")
     assert code == 2
-    assert "exists; --force replaces it" in said
+    assert "exists; --force replaces it" in output
 
 
 def test_force_does_not_replace_what_is_no_bundle(micro: Path, tmp_path: Path, gesso_export: Command) -> None:
     """--out /home/me --force must not delete a home directory."""
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "photo.jpg").write_text("dear")
-    code, said = gesso_export(micro, "--out", tmp_path / "precious", "--force")
+    code, output = gesso_export(micro, "--out", tmp_path / "precious", "--force")
     assert code == 2
-    assert "is not a bundle" in said
+    assert "is not a bundle" in output
     assert (tmp_path / "precious" / "photo.jpg").read_text() == "dear"
 
 
@@ -149,9 +151,9 @@ def test_no_space_is_refused_up_front(
 ) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=10_000_000)
     monkeypatch.setattr(staging.shutil, "disk_usage", lambda _: usage)
-    code, said = gesso_export(micro, "--out", tmp_path / "bundle")
+    code, output = gesso_export(micro, "--out", tmp_path / "bundle")
     assert code == 2
-    assert "10 MB free" in said
+    assert "10 MB free" in output
     assert not list(tmp_path.iterdir())
 
 
@@ -163,10 +165,10 @@ def test_a_disk_that_fails_midway_leaves_nothing(
         path.write_text("half a graph")
         raise OSError(number, "the disk")
 
-    monkeypatch.setattr(onnx_graph, "write", full)
-    code, said = gesso_export(micro, "--out", tmp_path / "bundle")
+    monkeypatch.setattr(trace, "write", full)
+    code, output = gesso_export(micro, "--out", tmp_path / "bundle")
     assert code == 2
-    assert named in said
+    assert named in output
     assert not list(tmp_path.iterdir())
 
 
@@ -177,10 +179,10 @@ def test_a_graph_torch_cannot_trace_is_an_error_not_a_traceback(
         raise RuntimeError("unsupported operator\nwith a long story")
 
     monkeypatch.setattr(torch.export, "export", fail)
-    code, said = gesso_export(micro, "--out", tmp_path / "bundle")
+    code, output = gesso_export(micro, "--out", tmp_path / "bundle")
     assert code == 2
-    assert "text_encoder cannot be traced: unsupported operator" in said
-    assert "long story" not in said
+    assert "text_encoder cannot be traced: unsupported operator" in output
+    assert "long story" not in output
     assert not list(tmp_path.iterdir())
 
 
@@ -191,9 +193,9 @@ def test_the_hubs_errors_arrive_as_ours(tmp_path: Path, gesso_export: Command, m
         raise ConnectionError("the hub is down\nmore")
 
     monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", unreachable)
-    code, said = gesso_export("owner/name", "--revision", "0" * 40, "--out", tmp_path / "bundle")
+    code, output = gesso_export("owner/name", "--revision", "0" * 40, "--out", tmp_path / "bundle")
     assert code == 2
-    assert said == "gesso-export: error: owner/name cannot be fetched: the hub is down\n"
+    assert output == "gesso-export: error: owner/name cannot be fetched: the hub is down\n"
 
 
 def test_of_a_repository_only_one_set_of_safe_weights_is_fetched() -> None:

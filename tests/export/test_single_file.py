@@ -14,12 +14,14 @@ from safetensors.torch import load_file, save_file
 
 import bundles
 import original_layout
-from gesso_export import cli, families, single_file
-from gesso_export.checkpoint import find_weights, open_checkpoint
+from gesso_export import cli, families
+from gesso_export.checkpoint.checkpoint import open_checkpoint
+from gesso_export.checkpoint.loading import load_model
+from gesso_export.checkpoint.weights import find_weights
 from gesso_export.errors import CheckpointError
-from gesso_export.loading import load_model
-from gesso_export.networks import run
+from gesso_export.networks.module import run
 from gesso_export.single_file import flux
+from gesso_export.single_file.convert import convert
 from original_layout import described, made, stored
 
 PIPELINES = {"sd1": "StableDiffusionPipeline", "sd1-inpainting": "StableDiffusionInpaintPipeline",
@@ -49,7 +51,7 @@ def given(kind: str, folder: Path) -> dict[str, Any]:
 def test_a_single_file_is_the_directory_it_was_made_from(case: tuple[str, Path, Path], tmp_path: Path) -> None:
     """Guards every tensor and every number of the configs that matters; bits and precision, not values about equal."""
     kind, folder, file = case
-    single_file.convert(file, tmp_path, **given(kind, folder))
+    convert(file, tmp_path, **given(kind, folder))
     assert not [path for path in tmp_path.iterdir() if path.is_symlink() and path.name != "tokenizer_2"]
     assert_the_same(tmp_path, folder)
     for tokenizer in tmp_path.glob("tokenizer*"):
@@ -89,7 +91,7 @@ def test_a_transformer_alone_takes_the_rest_from_another_checkpoint(root: Path, 
     save_file(
         {prefix + key.removeprefix(original_layout.UNET): alone[key] for key in alone}, tmp_path / "f.safetensors"
     )
-    single_file.convert(tmp_path / "f.safetensors", tmp_path / "ours", base=base)
+    convert(tmp_path / "f.safetensors", tmp_path / "ours", base=base)
     assert_equal_tensors(stored(tmp_path / "ours" / "transformer"), stored(folder / "transformer"))
     links = {path.name: path.resolve() for path in (tmp_path / "ours").iterdir() if path.is_symlink()}
     borrowed = ("vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
@@ -106,20 +108,20 @@ def test_what_a_flux_file_does_not_hold_is_asked_for(root: Path, tmp_path: Path)
     rest = {key: tensor for key, tensor in load_file(file).items() if not key.startswith(("vae.", "text_encoders."))}
     save_file(rest, alone := tmp_path / "alone.safetensors")
     with pytest.raises(CheckpointError, match=r"FLUX\.1 dev without tokenizer_2; give --base DIR"):
-        single_file.convert(file, tmp_path / "out")
+        convert(file, tmp_path / "out")
     missing = r"FLUX\.1 dev without vae, text_encoder, text_encoder_2, tokenizer, tokenizer_2; give --base DIR"
     with pytest.raises(CheckpointError, match=missing):
-        single_file.convert(alone, tmp_path / "out")
+        convert(alone, tmp_path / "out")
     with pytest.raises(CheckpointError, match="is a StableDiffusionPipeline, not FLUX"):
-        single_file.convert(file, tmp_path / "out", base=other)
+        convert(file, tmp_path / "out", base=other)
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "model_index.json").write_text((folder / "model_index.json").read_text())
     with pytest.raises(CheckpointError, match="empty has no tokenizer_2, and neither has the file"):
-        single_file.convert(file, tmp_path / "out", base=tmp_path / "empty")
+        convert(file, tmp_path / "out", base=tmp_path / "empty")
     with pytest.raises(CheckpointError, match=r"--base is for FLUX\.1 files; this file is Stable Diffusion 1\.x"):
-        single_file.convert(made(root, "sd1")[1], tmp_path / "out", base=folder)
+        convert(made(root, "sd1")[1], tmp_path / "out", base=folder)
     with pytest.raises(CheckpointError, match="predicts a velocity"):
-        single_file.convert(file, tmp_path / "out", "epsilon", base=folder)
+        convert(file, tmp_path / "out", "epsilon", base=folder)
 
 
 def test_fluxs_keys_are_mapped_as_diffusers_maps_them() -> None:
@@ -141,7 +143,7 @@ def test_float8_is_widened_and_no_value_changes(root: Path, tmp_path: Path, dtyp
     folder, file = made(root, "sdxl-inpainting")
     small = {key: narrowed(tensor, dtype) for key, tensor in load_file(file).items()}
     save_file(small, tmp_path / "small.safetensors")
-    single_file.convert(tmp_path / "small.safetensors", tmp_path / "ours")
+    convert(tmp_path / "small.safetensors", tmp_path / "ours")
     for name in ("unet", "vae", "text_encoder", "text_encoder_2"):
         ours = stored(tmp_path / "ours" / name)
         for key, tensor in stored(folder / name).items():
@@ -162,7 +164,7 @@ def narrowed(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 def test_float8_in_a_directory_is_loaded_as_it_is(root: Path, tmp_path: Path) -> None:
     """Guards the way past the conversion; and NaN, which torch does not look for in float8."""
     folder, file = made(root, "flux-schnell")
-    single_file.convert(file, tmp_path, base=folder)
+    convert(file, tmp_path, base=folder)
     for part, stem in (("transformer", "diffusion_pytorch_model"), ("text_encoder_2", "model")):
         path = tmp_path / part / f"{stem}.safetensors"
         small = {key: narrowed(tensor, torch.float8_e4m3fn) for key, tensor in load_file(path).items()}

@@ -14,11 +14,17 @@ from safetensors.torch import save_file
 
 import bundles
 import original_layout
-from gesso_export import cli, families, single_file
-from gesso_export.checkpoint import Checkpoint, open_checkpoint
+from gesso_export import cli, families
+from gesso_export.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from gesso_export.errors import CheckpointError
-from gesso_export.published import MODELS, PublishedComponent
+from gesso_export.published.models import MODELS, PublishedComponent
 from gesso_export.single_file import sdxl
+from gesso_export.single_file.convert import convert
+from gesso_export.single_file.detect import detect
+from gesso_export.single_file.header import read_shapes
+from gesso_export.single_file.stable_diffusion import CLIP, OPENCLIP
+from gesso_export.single_file.unet import UNET
+from gesso_export.single_file.vae import VAE
 from original_layout import described, made
 
 
@@ -34,7 +40,7 @@ def test_the_published_models_are_told_from_their_headers(name: str) -> None:
     networks = {part: config for part, config in configs(published).items() if part not in ("safety_checker",)}
     parts = {part: build(published.components[part], config) for part, config in networks.items()}
     header = {key: tuple(tensor.shape) for key, tensor in original_layout.original(parts, networks).items()}
-    layout = single_file.detect(
+    layout = detect(
         header,
         prediction_type=published.components["scheduler"].config().get("prediction_type", "epsilon")
         if name.startswith("sd2")
@@ -79,40 +85,40 @@ def build(component: Any, config: dict[str, Any]) -> dict[str, torch.Tensor]:
 def test_an_sdxl_file_may_say_how_it_was_trained(root: Path, tmp_path: Path) -> None:
     """Guards v-prediction, with which the wrong schedule paints noise, and what only the user knows: Turbo."""
     _, file = made(root, "sdxl")
-    shapes = dict(single_file.read_shapes(file))
+    shapes = dict(read_shapes(file))
     plain = {"_class_name": sdxl.SCHEDULER_CLASS, **sdxl.SCHEDULER_CONFIG, "prediction_type": "epsilon"}
-    assert single_file.detect(shapes).scheduler == plain
+    assert detect(shapes).scheduler == plain
     predicts = {**plain, "prediction_type": "v_prediction"}
-    assert single_file.detect(shapes, "v_prediction").scheduler == predicts
-    assert single_file.detect({**shapes, sdxl.V_PREDICTION: (0,)}).scheduler == predicts
+    assert detect(shapes, "v_prediction").scheduler == predicts
+    assert detect({**shapes, sdxl.V_PREDICTION: (0,)}).scheduler == predicts
     zero = {**predicts, "rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
-    assert single_file.detect({**shapes, sdxl.V_PREDICTION: (0,), sdxl.ZERO_SNR: (0,)}).scheduler == zero
-    single_file.convert(file, tmp_path, turbo=True)
+    assert detect({**shapes, sdxl.V_PREDICTION: (0,), sdxl.ZERO_SNR: (0,)}).scheduler == zero
+    convert(file, tmp_path, turbo=True)
     turbo = families.describe(open_checkpoint(tmp_path, "x"))
     assert (turbo.size.native, turbo.parameters["guidance_scale"].default) == (512, 0.0)
     with pytest.raises(CheckpointError, match=r"--turbo is for SDXL files; this file is Stable Diffusion 1\.x"):
-        single_file.detect(single_file.read_shapes(made(root, "sd1")[1]), turbo=True)
+        detect(read_shapes(made(root, "sd1")[1]), turbo=True)
 
 
 def test_a_stable_diffusion_2_file_does_not_say_what_it_predicts(root: Path) -> None:
     """Guards against guessing: with the wrong prediction type every picture is noise."""
-    openclip = {f"{single_file.OPENCLIP}x": (1,), f"{single_file.UNET}input_blocks.0.0.weight": (32, 4, 3, 3)}
+    openclip = {f"{OPENCLIP}x": (1,), f"{UNET}input_blocks.0.0.weight": (32, 4, 3, 3)}
     with pytest.raises(CheckpointError, match="give --prediction-type"):
-        single_file.detect({**openclip, f"{single_file.VAE}x": (1,)})
+        detect({**openclip, f"{VAE}x": (1,)})
 
 
 def test_a_distilled_unet_is_told_by_its_uneven_blocks(root: Path) -> None:
     """Guards against SSD-1B, which is named like SDXL: the layers that diffusers did not expect would be dropped."""
-    shapes = dict(single_file.read_shapes(made(root, "sdxl")[1]))
-    layer = f"{single_file.UNET}output_blocks.0.1.transformer_blocks."
+    shapes = dict(read_shapes(made(root, "sdxl")[1]))
+    layer = f"{UNET}output_blocks.0.1.transformer_blocks."
     extra = {key.replace(f"{layer}0.", f"{layer}2."): shapes[key] for key in shapes if key.startswith(f"{layer}0.")}
     with pytest.raises(CheckpointError, match=r"output_blocks.0 has 3 transformer layers, others .* 2: a distilled"):
-        single_file.detect({**shapes, **extra})
+        detect({**shapes, **extra})
 
 
-UNET_KEY = f"{single_file.UNET}input_blocks.0.0.weight"
+UNET_KEY = f"{UNET}input_blocks.0.0.weight"
 FLUX_KEY = "double_blocks.0.img_attn.norm.key_norm.scale"
-FLUX_UNET_KEY = f"{single_file.UNET}{FLUX_KEY}"
+FLUX_UNET_KEY = f"{UNET}{FLUX_KEY}"
 SD3_KEY = "joint_blocks.0.context_block.attn.qkv.weight"
 NOT_SERVED: dict[str, tuple[dict[str, tuple[int, ...]], str]] = {
     "sdxl's unet alone": ({UNET_KEY: (320, 4, 3, 3), sdxl.KEY: (1280,)}, "lacks a tensor"),
@@ -124,9 +130,9 @@ NOT_SERVED: dict[str, tuple[dict[str, tuple[int, ...]], str]] = {
     "another flux": ({FLUX_KEY: (128,), "img_in.weight": (3072, 196)}, "takes 196 channels"),
     "chroma": ({FLUX_KEY: (128,), "distilled_guidance_layer.in_proj.bias": (1,)}, "Chroma"),
     "sd3": ({SD3_KEY: (4, 4)}, "Stable Diffusion 3"),
-    "sd3 with encoders": ({single_file.UNET + SD3_KEY: (4, 4)}, "Stable Diffusion 3"),
+    "sd3 with encoders": ({UNET + SD3_KEY: (4, 4)}, "Stable Diffusion 3"),
     "scaled fp8": ({FLUX_KEY: (128,), "scaled_fp8": (2,)}, "scaled float8"),
-    "scaled fp8 of a layer": ({FLUX_UNET_KEY: (128,), f"{single_file.UNET}img_in.scale_weight": ()}, "scaled float8"),
+    "scaled fp8 of a layer": ({FLUX_UNET_KEY: (128,), f"{UNET}img_in.scale_weight": ()}, "scaled float8"),
     "nf4": ({FLUX_KEY: (128,), "img_in.weight.absmax": (9,)}, "nf4"),
     "svdquant": ({"transformer_blocks.0.qkv_proj.qweight": (4, 4)}, "GPTQ, AWQ or SVDQuant"),
     "a transformer of diffusers": ({"transformer_blocks.0.attn.to_q.weight": (4, 4)}, "in the diffusers layout"),
@@ -137,9 +143,9 @@ NOT_SERVED: dict[str, tuple[dict[str, tuple[int, ...]], str]] = {
     "controlnet": ({"control_model.time_embed.0.weight": (4, 4)}, "a ControlNet"),
     "a vae alone": ({"first_stage_model.encoder.conv_in.weight": (4, 3, 3, 3)}, "no Stable Diffusion UNet"),
     "a unet alone": ({UNET_KEY: (32, 4, 3, 3)}, "no VAE; a whole checkpoint is needed"),
-    "no text encoder": ({UNET_KEY: (32, 4, 3, 3), f"{single_file.VAE}x": (1,)}, "no text encoder"),
-    "pix2pix": ({UNET_KEY: (32, 8, 3, 3), f"{single_file.VAE}x": (1,), f"{single_file.CLIP}x": (1,)}, "8 channels"),
-    "half of one": ({UNET_KEY: (32, 4, 3, 3), f"{single_file.VAE}x": (1,), f"{single_file.CLIP}x": (1,)}, "lacks"),
+    "no text encoder": ({UNET_KEY: (32, 4, 3, 3), f"{VAE}x": (1,)}, "no text encoder"),
+    "pix2pix": ({UNET_KEY: (32, 8, 3, 3), f"{VAE}x": (1,), f"{CLIP}x": (1,)}, "8 channels"),
+    "half of one": ({UNET_KEY: (32, 4, 3, 3), f"{VAE}x": (1,), f"{CLIP}x": (1,)}, "lacks"),
     "nothing": ({}, "no Stable Diffusion UNet"),
 }
 
@@ -149,7 +155,7 @@ def test_what_is_not_served_is_told_by_its_name(kind: str) -> None:
     """Guards the message: people have many kinds of .safetensors files, and they all look alike from outside."""
     shapes, message = NOT_SERVED[kind]
     with pytest.raises(CheckpointError, match=message):
-        single_file.detect(shapes)
+        detect(shapes)
 
 
 def test_pickles_and_broken_files_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -167,4 +173,4 @@ def test_packed_weights_are_told_by_what_they_are_stored_as(tmp_path: Path) -> N
     file = tmp_path / "packed.safetensors"
     save_file({UNET_KEY: torch.zeros(32, 4, 3, 3, dtype=torch.int8)}, file)
     with pytest.raises(CheckpointError, match="is of I8, quantised"):
-        single_file.read_shapes(file)
+        read_shapes(file)

@@ -46,7 +46,7 @@ def real(cuda: None, request: pytest.FixtureRequest, tmp_path_factory: pytest.Te
 @pytest.fixture(scope="session")
 def built(tensorrt: None, real: Real) -> Path:
     """The same with TensorRT engines for sizes up to 128 px and up to eight rows, built and verified by the command."""
-    from gesso_export.engines import command
+    from gesso_export.tensorrt import command
 
     command.main([str(real.folder), "--gpu", "auto", "--profile", "small=1x32x32,8x64x64,8x128x128"])
     return real.folder

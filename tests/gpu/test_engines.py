@@ -73,7 +73,7 @@ def test_the_same_twice_is_the_same(real: Real, loaded: EngineSet) -> None:
 
 def test_what_was_built_is_skipped(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Guards hours of building."""
-    from gesso_export.engines import command
+    from gesso_export.tensorrt import command
 
     command.main([str(built), "--gpu", "auto", "--profile", "small=1x32x32,8x64x64,8x128x128"])
     assert capsys.readouterr().err.count("skip") == 4
@@ -82,7 +82,7 @@ def test_what_was_built_is_skipped(built: Path, capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize("options", [["--refittable"], ["--weight-streaming"]])
 def test_refittable_and_streaming_engines_are_built_and_run(built: Path, real: Real, options: list[str]) -> None:
     """Guards the builder's flags against each other, and the streaming budget."""
-    from gesso_export.engines import command
+    from gesso_export.tensorrt import command
 
     words = ["--gpu", "auto", "--network", "unet", "--profile", "one=1x64x64,2x64x64,2x64x64"]
     command.main([str(built), *words, *options])  # which compares it with ONNX Runtime before it is there

@@ -9,8 +9,8 @@ import pytest
 from tokenizers import Tokenizer
 from transformers import CLIPTokenizer
 
-from gesso_export import tokenizer as exporter
-from gesso_export.checkpoint import Component
+from gesso_export.checkpoint import tokenizer as exporter
+from gesso_export.checkpoint.checkpoint import Component
 from training.scenes import COLOURS, KINDS
 from training.scenes.captions import PLACE_WORDS, TIME_WORDS, with_thing, without_thing
 from training.tokens import MAX_TOKENS, Vocabulary, learn, reader

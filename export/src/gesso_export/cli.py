@@ -1,6 +1,6 @@
 """The command line: gesso-export CHECKPOINT --out DIR, and gesso-export inspect, verify, engines, check-architecture.
 
-Exit codes: 0 done, 1 a verification failed, 2 refused (or wrong usage), 130 interrupted.
+Exit codes: 0 done, 1 a verification or the build of an engine failed, 2 refused (or wrong usage), 130 interrupted.
 """
 
 from __future__ import annotations
@@ -9,18 +9,13 @@ import argparse
 import re
 import signal
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from gesso_export import manifest
-from gesso_export.errors import CheckpointError, ExportError, OutputError
+from gesso_export.bundle import manifest
+from gesso_export.errors import ExportError, OutputError
+from gesso_export.precision import DEFAULT, PRECISIONS, tolerances
 from gesso_export.progress import Progress
-
-if TYPE_CHECKING:
-    from gesso_export.checkpoint import Checkpoint
 
 INTERRUPTED = 130
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -44,7 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"gesso-export: error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("gesso-export: interrupted; nothing was written", file=sys.stderr)
+        left = "engines that were finished are in the bundle" if command is _engines else "nothing was written"
+        print(f"gesso-export: interrupted; {left}", file=sys.stderr)
         return INTERRUPTED
     finally:
         signal.signal(signal.SIGTERM, previous)
@@ -83,8 +79,8 @@ def _export(arguments: Sequence[str]) -> None:
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="directory of the bundle")
     parser.add_argument(
         "--precision",
-        choices=("fp32", "fp16", "int8"),
-        default="fp32",
+        choices=tuple(PRECISIONS),
+        default=DEFAULT,
         help="of the weights (fp32); int8: of the denoiser, for CPUs, if its pictures stay close enough to fp32's",
     )
     parser.add_argument("--revision", metavar="SHA", help="commit of a hub id: 40 hex digits")
@@ -104,14 +100,22 @@ def _export(arguments: Sequence[str]) -> None:
     if not _NAME.fullmatch(name):
         raise OutputError(f"{name!r} is no name for a bundle: letters, digits and . _ - after the first; see --name")
 
-    # Both wait until the arguments are known to be good: torch takes seconds to import, a download takes minutes.
-    from gesso_export.staging import check_output
+    # These wait until the arguments are known to be good: torch takes seconds to import, a download takes minutes.
+    from gesso_export.bundle.staging import check_output
 
     check_output(out, args.force)
-    from gesso_export import embeddings, export
+    from gesso_export import export, source
+    from gesso_export.checkpoint import embeddings
 
     inversions = [embeddings.read(argument) for argument in args.embedding]
-    with _opened(args, out) as checkpoint:
+    with source.opened(
+        args.checkpoint,
+        out,
+        revision=args.revision,
+        prediction_type=args.prediction_type,
+        turbo=args.turbo,
+        base=args.base,
+    ) as checkpoint:
         export.export(
             checkpoint,
             out,
@@ -125,53 +129,23 @@ def _export(arguments: Sequence[str]) -> None:
     print(f"{args.out}: written and verified")
 
 
-@contextmanager
-def _opened(args: argparse.Namespace, out: Path) -> Iterator[Checkpoint]:
-    """The checkpoint, whatever form it comes in. A single file is unpacked beside the bundle until the block ends."""
-    from gesso_export import hub, single_file
-    from gesso_export.checkpoint import open_checkpoint
-
-    source, revision = args.checkpoint, args.revision
-    path = Path(source)
-    is_file = path.is_file() or path.suffix in single_file.SUFFIXES
-    if not is_file:
-        for option, given in (
-            ("--prediction-type", args.prediction_type),
-            ("--turbo", args.turbo),
-            ("--base", args.base),
-        ):
-            if given:
-                raise CheckpointError(f"{option} is for .safetensors files; a directory's own configs say it all")
-    if revision is not None and (is_file or path.is_dir() or not hub.is_hub_id(source)):
-        raise CheckpointError(f"--revision is for hub ids; {path} is a file or a directory, or does not exist")
-    if is_file:
-        parent = next(parent for parent in out.parents if parent.exists())
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=parent) as folder:
-            single_file.convert(path, Path(folder), args.prediction_type, turbo=args.turbo, base=args.base)
-            yield open_checkpoint(Path(folder), path.name)
-    elif path.is_dir() or not hub.is_hub_id(source):
-        yield open_checkpoint(path, path.resolve().name)
-    else:
-        yield open_checkpoint(hub.fetch(source, revision), source, revision)
-
-
 def _inspect(arguments: Sequence[str]) -> None:
     folder = _bundle_argument("inspect", "Print what is in a bundle.", arguments)
-    from gesso_export.summary import summary
+    from gesso_export.bundle.summary import summary
 
     print(summary(folder, manifest.read(folder)))
 
 
 def _verify(arguments: Sequence[str]) -> None:
     folder = _bundle_argument("verify", "Check every file's hash and every network's values.", arguments)
-    from gesso_export.verify import verify
+    from gesso_export.proof.verify import verify
 
-    verify(folder, Progress(sys.stderr))
+    verify(folder, tolerances(), Progress(sys.stderr))
     print(f"{folder}: whole; every file and every network is what it was when it was exported")
 
 
 def _engines(arguments: Sequence[str]) -> None:
-    from gesso_export.engines import command
+    from gesso_export.tensorrt import command
 
     command.main(arguments)
 
@@ -184,7 +158,7 @@ def _check_architecture(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("names", metavar="NAME", nargs="*", help="a published model, such as sdxl (all of them)")
     names = parser.parse_args(arguments).names
-    from gesso_export import architectures
+    from gesso_export.published import architectures
 
     findings = architectures.check(names)
     print(architectures.HEADER)

@@ -4,10 +4,10 @@ ExportError
 ├── RefusedError                 exit 2: we will not start, or not go on; nothing is left behind
 │   ├── CheckpointError          not a checkpoint we export: a component, class, config key or weight it names
 │   ├── HubError                 the hub could not give us the checkpoint
-│   ├── EngineError              an engine cannot be built as asked; names the flag (engines/)
+│   ├── EngineError              an engine cannot be built as asked, or not on this machine; names the flag
 │   └── OutputError              the place to write to: exists, not writable
 │       └── NoSpaceError         not enough room for the bundle
-├── BuildError                   exit 1: building an engine failed (engines/)
+├── BuildError                   exit 1: building an engine failed, or it does not compute what its network does
 └── VerificationError            exit 1: an artefact is not what it should be
     └── ManifestError            bundle.json is missing or does not follow the schema, naming the key
 """
@@ -33,12 +33,22 @@ class HubError(RefusedError):
     """The hub refused, or could not be reached."""
 
 
+class EngineError(RefusedError):
+    """An engine cannot be asked for like this, or not on this machine."""
+
+
 class OutputError(RefusedError):
     """The output cannot be written."""
 
 
 class NoSpaceError(OutputError):
     """The disk has no room for the bundle."""
+
+
+class BuildError(ExportError):
+    """A build failed, was killed, or gave an engine that does not compute what its network does."""
+
+    exit_code = 1
 
 
 class VerificationError(ExportError):

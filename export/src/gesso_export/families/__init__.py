@@ -9,10 +9,10 @@ import importlib
 import pkgutil
 from collections.abc import Sequence
 
-from gesso_export.checkpoint import Checkpoint
-from gesso_export.embeddings import Embedding
+from gesso_export.checkpoint.checkpoint import Checkpoint
+from gesso_export.checkpoint.embeddings import Embedding
 from gesso_export.errors import CheckpointError
-from gesso_export.families.parts import Model
+from gesso_export.families.model import Model
 
 __all__ = ["Model", "describe", "pipelines"]
 

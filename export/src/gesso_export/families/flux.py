@@ -5,13 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gesso_export.checkpoint import Checkpoint
-from gesso_export.embeddings import Embedding
-from gesso_export.errors import CheckpointError
-from gesso_export.families import parts
-from gesso_export.manifest import Parameter, Scalar, SchedulerSpec, SizeSpec, TensorSpec
-from gesso_export.networks import FluxTransformer, Network, SummaryTextEncoder, T5TextEncoder
-from gesso_export.parameters import (
+from gesso_export.bundle.manifest import Parameter, Scalar, SchedulerSpec, SizeSpec
+from gesso_export.bundle.parameters import (
     FLOW_SAMPLERS,
     common_parameters,
     flow_parameters,
@@ -20,8 +15,18 @@ from gesso_export.parameters import (
     negative_prompt,
     second_prompts,
 )
-from gesso_export.sampling import below, latent_cases, normal, uniform
-from gesso_export.tokenizer import TokenizerSource
+from gesso_export.bundle.tensor import TOKENS, floats, ids, latents
+from gesso_export.checkpoint.checkpoint import Checkpoint
+from gesso_export.checkpoint.embeddings import Embedding
+from gesso_export.checkpoint.tokenizer import TokenizerSource
+from gesso_export.errors import CheckpointError
+from gesso_export.families import parts
+from gesso_export.families.model import Model
+from gesso_export.networks.clip import SummaryTextEncoder
+from gesso_export.networks.flux_transformer import FluxTransformer
+from gesso_export.networks.network import Network, Role
+from gesso_export.networks.t5 import T5TextEncoder
+from gesso_export.proof.probes import below, latent_cases, normal, uniform
 
 PIPELINES = ("FluxFillPipeline", "FluxPipeline", "FluxImg2ImgPipeline", "FluxInpaintPipeline")
 
@@ -41,7 +46,7 @@ _T5_TOKENS = 512
 _SCHNELL_TOKENS = 256
 
 
-def describe(checkpoint: Checkpoint, embeddings: Sequence[Embedding] = ()) -> parts.Model:
+def describe(checkpoint: Checkpoint, embeddings: Sequence[Embedding] = ()) -> Model:
     if embeddings:
         raise CheckpointError("textual inversions of FLUX are not supported")
     found = parts.components(checkpoint, _CLASSES, _LEFT_OUT)
@@ -57,40 +62,41 @@ def describe(checkpoint: Checkpoint, embeddings: Sequence[Embedding] = ()) -> pa
     clip_length = parts.max_tokens(found["tokenizer"], clip["max_position_embeddings"])
     # Nothing in a config tells schnell from dev but that it has no guidance.
     t5_length = min(parts.max_tokens(found["tokenizer_2"], _T5_TOKENS), _T5_TOKENS if guided else _SCHNELL_TOKENS)
-    latents = ("height", "width")
     transformer_inputs = {
-        "sample": TensorSpec("float32", ("batch", channels, *latents)),
-        "timestep": TensorSpec("float32", ("batch",)),
-        "encoder_hidden_states": TensorSpec("float32", ("batch", "tokens", t5["d_model"])),
-        "pooled_projections": TensorSpec("float32", ("batch", clip["hidden_size"])),
+        "sample": latents(channels),
+        "timestep": floats(),
+        "encoder_hidden_states": floats(TOKENS, t5["d_model"]),
+        "pooled_projections": floats(clip["hidden_size"]),
     }
     if guided:
-        transformer_inputs["guidance"] = TensorSpec("float32", ("batch",))
+        transformer_inputs["guidance"] = floats()
     networks = (
         Network(
             "text_encoder",
             found["text_encoder"],
             SummaryTextEncoder,
-            inputs={"input_ids": TensorSpec("int64", ("batch", clip_length))},
-            outputs={"text_embeds": TensorSpec("float32", ("batch", clip["hidden_size"]))},
+            inputs={"input_ids": ids(clip_length)},
+            outputs={"text_embeds": floats(clip["hidden_size"])},
             draws={"input_ids": below(clip["vocab_size"])},
             cases=latent_cases(1),
+            role=Role.TEXT_ENCODER,
         ),
         Network(
             "text_encoder_2",
             found["text_encoder_2"],
             T5TextEncoder,
-            inputs={"input_ids": TensorSpec("int64", ("batch", "tokens"))},
-            outputs={"prompt_embeds": TensorSpec("float32", ("batch", "tokens", t5["d_model"]))},
+            inputs={"input_ids": ids(TOKENS)},
+            outputs={"prompt_embeds": floats(TOKENS, t5["d_model"])},
             draws={"input_ids": below(t5["vocab_size"])},
             cases=latent_cases(1, 32),
+            role=Role.TEXT_ENCODER,
         ),
         Network(
             "transformer",
             found["transformer"],
             FluxTransformer,
             inputs=transformer_inputs,
-            outputs={"noise_pred": TensorSpec("float32", ("batch", vae.latent_channels, *latents))},
+            outputs={"noise_pred": latents(vae.latent_channels)},
             draws={
                 "sample": normal(),
                 "timestep": uniform(0, 1000),
@@ -99,13 +105,15 @@ def describe(checkpoint: Checkpoint, embeddings: Sequence[Embedding] = ()) -> pa
                 "guidance": uniform(1, 30),
             },
             cases=latent_cases(1, 32, multiple=_PACK),
+            role=Role.DENOISER,
         ),
         *parts.vae_networks(found["vae"], vae, may_upcast=True),
     )
     steps = 50 if fill else 28 if guided else 4
-    return parts.Model(
+    return Model(
         family="flux",
         networks=networks,
+        native_inpainting=fill,
         tokenizers={
             "text_encoder": TokenizerSource(found["tokenizer"], clip_length, clip["vocab_size"]),
             "text_encoder_2": TokenizerSource(found["tokenizer_2"], t5_length),

@@ -1,19 +1,20 @@
-"""What the families share: the description of a model, and the checks and networks of parts that several have."""
+"""What the families share: the checks and networks of parts that several have."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-from gesso_export.checkpoint import Checkpoint, Component, Weights, find_weights
-from gesso_export.embeddings import Embedding, extend
+from gesso_export.bundle.manifest import VaeSpec
+from gesso_export.bundle.tensor import latents, pixels
+from gesso_export.checkpoint.checkpoint import Checkpoint, Component
+from gesso_export.checkpoint.embeddings import Embedding, extend
 from gesso_export.errors import CheckpointError, first_line
-from gesso_export.manifest import Parameter, Scalar, SchedulerSpec, SizeSpec, TensorSpec, VaeSpec
-from gesso_export.networks import Network, NetworkModule, VaeDecoder, VaeEncoder
-from gesso_export.sampling import latent_cases, normal, uniform
-from gesso_export.tokenizer import TokenizerSource
+from gesso_export.networks.module import NetworkModule
+from gesso_export.networks.network import Network, Role
+from gesso_export.networks.vae import VaeDecoder, VaeEncoder
+from gesso_export.proof.probes import latent_cases, normal, uniform
 
 # Library and class names. Nothing else is ever imported or called.
 Classes = Mapping[str, tuple[str, tuple[str, ...]]]
@@ -21,28 +22,9 @@ Classes = Mapping[str, tuple[str, tuple[str, ...]]]
 CLIP_TOKENIZERS = ("transformers", ("CLIPTokenizer", "CLIPTokenizerFast"))
 VAES = ("diffusers", ("AutoencoderKL",))
 
+_COLOURS = 3  # channels of a picture
 _PREDICTION_TYPES = ("epsilon", "v_prediction")
 _BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
-
-
-@dataclass(frozen=True)
-class Model:
-    """What a checkpoint amounts to."""
-
-    family: str
-    networks: tuple[Network, ...]
-    tokenizers: Mapping[str, TokenizerSource]  # by text encoder
-    scheduler: SchedulerSpec
-    vae: VaeSpec
-    size: SizeSpec
-    parameters: dict[str, Parameter]
-    task_defaults: dict[str, dict[str, Scalar]]
-    options: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def weights(self) -> dict[str, Weights]:
-        """By component. Raises CheckpointError when there are none, or only pickles."""
-        return {network.component.name: find_weights(network.component) for network in self.networks}
 
 
 def components(checkpoint: Checkpoint, classes: Classes, left_out: tuple[str, ...]) -> Mapping[str, Component]:
@@ -93,8 +75,8 @@ def vae_spec(component: Component) -> VaeSpec:
     for key in ("latents_mean", "latents_std"):
         if config[key] is not None:
             raise CheckpointError(f"vae: {key} is not supported")
-    if (config["in_channels"], config["out_channels"]) != (3, 3):
-        raise CheckpointError("vae: in_channels and out_channels must be 3")
+    if (config["in_channels"], config["out_channels"]) != (_COLOURS, _COLOURS):
+        raise CheckpointError(f"vae: in_channels and out_channels must be {_COLOURS}")
     return VaeSpec(
         factor=2 ** (len(config["block_out_channels"]) - 1),
         latent_channels=config["latent_channels"],
@@ -136,28 +118,29 @@ def with_embeddings(module: type[NetworkModule], embeddings: Sequence[Embedding]
 
 def vae_networks(component: Component, vae: VaeSpec, *, may_upcast: bool) -> tuple[Network, Network]:
     """may_upcast: whether the family's pipelines heed `force_upcast`, of a VAE that overflows in half precision."""
-    keep_fp32 = may_upcast and bool(with_defaults(component)["force_upcast"])
+    fp32_only = may_upcast and bool(with_defaults(component)["force_upcast"])
     channels = vae.latent_channels
-    image = TensorSpec("float32", ("batch", 3, "height", "width"))
     return (
         Network(
             "vae_encoder",
             component,
             VaeEncoder,
-            inputs={"sample": image},
-            outputs={"moments": TensorSpec("float32", ("batch", 2 * channels, "latent_height", "latent_width"))},
+            inputs={"sample": pixels(_COLOURS)},
+            outputs={"moments": latents(2 * channels)},
             draws={"sample": uniform(-1, 1)},
             cases=latent_cases(vae.factor),
-            keep_fp32=keep_fp32,
+            role=Role.IMAGE_ENCODER,
+            fp32_only=fp32_only,
         ),
         Network(
             "vae_decoder",
             component,
             VaeDecoder,
-            inputs={"latents": TensorSpec("float32", ("batch", channels, "latent_height", "latent_width"))},
-            outputs={"image": image},
+            inputs={"latents": latents(channels)},
+            outputs={"image": pixels(_COLOURS)},
             draws={"latents": normal(1 / vae.scaling_factor)},
             cases=latent_cases(vae.factor),
-            keep_fp32=keep_fp32,
+            role=Role.IMAGE_DECODER,
+            fp32_only=fp32_only,
         ),
     )

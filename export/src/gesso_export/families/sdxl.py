@@ -5,15 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gesso_export.checkpoint import Checkpoint, Component
-from gesso_export.embeddings import Embedding, of_each_encoder
-from gesso_export.embeddings import check as check_embeddings
-from gesso_export.errors import CheckpointError
-from gesso_export.families import parts
-from gesso_export.families.stable_diffusion import check_unet
-from gesso_export.manifest import Scalar, SchedulerSpec, SizeSpec, TensorSpec
-from gesso_export.networks import Network, PenultimateTextEncoder, PooledTextEncoder, TextTimeUNet
-from gesso_export.parameters import (
+from gesso_export.bundle.manifest import Scalar, SchedulerSpec, SizeSpec
+from gesso_export.bundle.parameters import (
     SAMPLERS,
     SCHEDULER_CLASSES,
     clip_parameters,
@@ -24,8 +17,19 @@ from gesso_export.parameters import (
     second_prompts,
     size_conditions,
 )
-from gesso_export.sampling import below, latent_cases, normal, uniform
-from gesso_export.tokenizer import TokenizerSource
+from gesso_export.bundle.tensor import TOKENS, floats, ids, latents
+from gesso_export.checkpoint.checkpoint import Checkpoint, Component
+from gesso_export.checkpoint.embeddings import Embedding, of_each_encoder
+from gesso_export.checkpoint.embeddings import check as check_embeddings
+from gesso_export.checkpoint.tokenizer import TokenizerSource
+from gesso_export.errors import CheckpointError
+from gesso_export.families import parts
+from gesso_export.families.model import Model
+from gesso_export.families.stable_diffusion import check_unet
+from gesso_export.networks.clip import PenultimateTextEncoder, PooledTextEncoder
+from gesso_export.networks.network import Network, Role
+from gesso_export.networks.unet import TextTimeUNet
+from gesso_export.proof.probes import below, latent_cases, normal, uniform
 
 PIPELINES = (
     "StableDiffusionXLInpaintPipeline",
@@ -47,7 +51,7 @@ _TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
 TIME_IDS = 6  # original size, corner of the crop, target size
 
 
-def describe(checkpoint: Checkpoint, embeddings: Sequence[Embedding] = ()) -> parts.Model:
+def describe(checkpoint: Checkpoint, embeddings: Sequence[Embedding] = ()) -> Model:
     found = parts.components(checkpoint, _CLASSES, _LEFT_OUT)
     if checkpoint.index.get("requires_aesthetics_score"):
         raise CheckpointError("requires_aesthetics_score: the SDXL refiner is not supported")
@@ -78,10 +82,9 @@ def describe(checkpoint: Checkpoint, embeddings: Sequence[Embedding] = ()) -> pa
         )
     layers = min(text["num_hidden_layers"] for text in texts.values())
     text_outputs = {
-        name: {"prompt_embeds": TensorSpec("float32", ("batch", max_length[name], text["hidden_size"]))}
-        for name, text in texts.items()
+        name: {"prompt_embeds": floats(max_length[name], text["hidden_size"])} for name, text in texts.items()
     }
-    text_outputs["text_encoder_2"]["text_embeds"] = TensorSpec("float32", ("batch", pooled))
+    text_outputs["text_encoder_2"]["text_embeds"] = floats(pooled)
     modules = {"text_encoder": PenultimateTextEncoder, "text_encoder_2": PooledTextEncoder}
     networks = (
         *(
@@ -90,12 +93,13 @@ def describe(checkpoint: Checkpoint, embeddings: Sequence[Embedding] = ()) -> pa
                 found[name],
                 parts.with_embeddings(modules[name], inversions[name]),
                 inputs={
-                    "input_ids": TensorSpec("int64", ("batch", max_length[name])),
-                    "clip_skip": TensorSpec("int64", ("batch",)),
+                    "input_ids": ids(max_length[name]),
+                    "clip_skip": ids(),
                 },
                 outputs=text_outputs[name],
                 draws={"input_ids": below(tokens[name]), "clip_skip": below(layers - 1)},
                 cases=latent_cases(1),
+                role=Role.TEXT_ENCODER,
             )
             for name in _TEXT_ENCODERS
         ),
@@ -104,13 +108,13 @@ def describe(checkpoint: Checkpoint, embeddings: Sequence[Embedding] = ()) -> pa
             found["unet"],
             TextTimeUNet,
             inputs={
-                "sample": TensorSpec("float32", ("batch", unet["in_channels"], "height", "width")),
-                "timestep": TensorSpec("float32", ("batch",)),
-                "encoder_hidden_states": TensorSpec("float32", ("batch", "tokens", width)),
-                "text_embeds": TensorSpec("float32", ("batch", pooled)),
-                "time_ids": TensorSpec("float32", ("batch", TIME_IDS)),
+                "sample": latents(unet["in_channels"]),
+                "timestep": floats(),
+                "encoder_hidden_states": floats(TOKENS, width),
+                "text_embeds": floats(pooled),
+                "time_ids": floats(TIME_IDS),
             },
-            outputs={"noise_pred": TensorSpec("float32", ("batch", vae.latent_channels, "height", "width"))},
+            outputs={"noise_pred": latents(vae.latent_channels)},
             draws={
                 "sample": normal(),
                 "timestep": uniform(0, 1000),
@@ -119,15 +123,17 @@ def describe(checkpoint: Checkpoint, embeddings: Sequence[Embedding] = ()) -> pa
                 "time_ids": uniform(0, 1024),
             },
             cases=latent_cases(1, max_length["text_encoder"]),
+            role=Role.DENOISER,
         ),
         *parts.vae_networks(found["vae"], vae, may_upcast=True),
     )
     sampler = default_sampler(found["scheduler"].class_name, scheduler)
     turbo = _is_turbo(found["scheduler"], scheduler)
     zeros = bool(checkpoint.index.get("force_zeros_for_empty_prompt", True))  # diffusers' own default
-    return parts.Model(
+    return Model(
         family="stable-diffusion-xl",
         networks=networks,
+        native_inpainting=unet["in_channels"] != vae.latent_channels,
         tokenizers={
             name: TokenizerSource(
                 found[_tokenizer_of(name)], max_length[name], texts[name]["vocab_size"], tuple(inversions[name])

@@ -5,14 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gesso_export.checkpoint import Checkpoint
-from gesso_export.embeddings import Embedding
-from gesso_export.embeddings import check as check_embeddings
-from gesso_export.errors import CheckpointError
-from gesso_export.families import parts
-from gesso_export.manifest import SchedulerSpec, SizeSpec, TensorSpec
-from gesso_export.networks import Network, TextEncoder, UNet
-from gesso_export.parameters import (
+from gesso_export.bundle.manifest import SchedulerSpec, SizeSpec
+from gesso_export.bundle.parameters import (
     SAMPLERS,
     SCHEDULER_CLASSES,
     clip_parameters,
@@ -21,8 +15,18 @@ from gesso_export.parameters import (
     diffusion_parameters,
     max_pixels,
 )
-from gesso_export.sampling import below, latent_cases, normal, uniform
-from gesso_export.tokenizer import TokenizerSource
+from gesso_export.bundle.tensor import TOKENS, floats, ids, latents
+from gesso_export.checkpoint.checkpoint import Checkpoint
+from gesso_export.checkpoint.embeddings import Embedding
+from gesso_export.checkpoint.embeddings import check as check_embeddings
+from gesso_export.checkpoint.tokenizer import TokenizerSource
+from gesso_export.errors import CheckpointError
+from gesso_export.families import parts
+from gesso_export.families.model import Model
+from gesso_export.networks.clip import TextEncoder
+from gesso_export.networks.network import Network, Role
+from gesso_export.networks.unet import UNet
+from gesso_export.proof.probes import below, latent_cases, normal, uniform
 
 PIPELINES = ("StableDiffusionInpaintPipeline", "StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
 
@@ -46,7 +50,7 @@ _UNSERVED_UNET_KEYS = (
 _SDXL_UNET_KEYS = ("addition_embed_type", "projection_class_embeddings_input_dim")
 
 
-def describe(checkpoint: Checkpoint, embeddings: Sequence[Embedding] = ()) -> parts.Model:
+def describe(checkpoint: Checkpoint, embeddings: Sequence[Embedding] = ()) -> Model:
     found = parts.components(checkpoint, _CLASSES, _LEFT_OUT)
     text, unet = parts.text_config(found["text_encoder"]), parts.with_defaults(found["unet"])
     vae = parts.vae_spec(found["vae"])
@@ -65,32 +69,35 @@ def describe(checkpoint: Checkpoint, embeddings: Sequence[Embedding] = ()) -> pa
             found["text_encoder"],
             parts.with_embeddings(TextEncoder, embeddings),
             inputs={
-                "input_ids": TensorSpec("int64", ("batch", max_length)),
-                "clip_skip": TensorSpec("int64", ("batch",)),
+                "input_ids": ids(max_length),
+                "clip_skip": ids(),
             },
-            outputs={"prompt_embeds": TensorSpec("float32", ("batch", max_length, text["hidden_size"]))},
+            outputs={"prompt_embeds": floats(max_length, text["hidden_size"])},
             draws={"input_ids": below(tokens), "clip_skip": below(text["num_hidden_layers"])},
             cases=latent_cases(1),
+            role=Role.TEXT_ENCODER,
         ),
         Network(
             "unet",
             found["unet"],
             UNet,
             inputs={
-                "sample": TensorSpec("float32", ("batch", unet["in_channels"], "height", "width")),
-                "timestep": TensorSpec("float32", ("batch",)),
-                "encoder_hidden_states": TensorSpec("float32", ("batch", "tokens", text["hidden_size"])),
+                "sample": latents(unet["in_channels"]),
+                "timestep": floats(),
+                "encoder_hidden_states": floats(TOKENS, text["hidden_size"]),
             },
-            outputs={"noise_pred": TensorSpec("float32", ("batch", vae.latent_channels, "height", "width"))},
+            outputs={"noise_pred": latents(vae.latent_channels)},
             draws={"sample": normal(), "timestep": uniform(0, 1000), "encoder_hidden_states": normal()},
             cases=latent_cases(1, max_length),
+            role=Role.DENOISER,
         ),
         *parts.vae_networks(found["vae"], vae, may_upcast=False),
     )
     sampler = default_sampler(found["scheduler"].class_name, scheduler)
-    return parts.Model(
+    return Model(
         family="stable-diffusion",
         networks=networks,
+        native_inpainting=unet["in_channels"] != vae.latent_channels,
         tokenizers={
             "text_encoder": TokenizerSource(found["tokenizer"], max_length, vocabulary, tuple(embeddings)),
         },

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from gesso_export.clip_vocabulary import EOS
+from gesso_export.checkpoint.clip_vocabulary import EOS
 from gesso_export.errors import CheckpointError
 from gesso_export.families.flux import PIPELINES
 from gesso_export.single_file.layout import Layout, Part, Shapes, Tensors, count, under

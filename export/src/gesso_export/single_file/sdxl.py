@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gesso_export.clip_vocabulary import EOS
+from gesso_export.checkpoint.clip_vocabulary import EOS
 from gesso_export.errors import CheckpointError
 from gesso_export.single_file.layout import Layout, Shapes, under
 from gesso_export.single_file.stable_diffusion import SCHEDULER_CONFIG as FIRST_SCHEDULER_CONFIG

@@ -60,11 +60,11 @@ def _openclip(shapes: Shapes, prefix: str, name: str, class_name: str, left_out:
         from diffusers.loaders.single_file_utils import convert_open_clip_checkpoint
         from transformers import CLIPTextConfig
 
-        class Sized:  # all that the conversion reads of a model
+        class ConfigOnly:  # all that the conversion reads of a model
             config = CLIPTextConfig(hidden_size=shapes["token_embedding.weight"][1])
 
-        kept = {key: tensor for key, tensor in tensors.items() if not key.startswith(tuple(ignored))}
-        converted: Tensors = convert_open_clip_checkpoint(Sized, kept, prefix="")
+        used = {key: tensor for key, tensor in tensors.items() if not key.startswith(tuple(ignored))}
+        converted: Tensors = convert_open_clip_checkpoint(ConfigOnly, used, prefix="")
         return converted
 
     return Part(name, "transformers", class_name, prefix, config, convert)
@@ -123,8 +123,8 @@ def t5(shapes: Shapes, prefix: str) -> Part:
     }
 
     def convert(tensors: Tensors) -> Tensors:
-        kept = {key: tensor for key, tensor in tensors.items() if key.startswith(("encoder.", _TABLE))}
-        again = kept.pop(_TABLE_AGAIN, None)
-        return kept if again is None else {_TABLE: again, **kept}
+        used = {key: tensor for key, tensor in tensors.items() if key.startswith(("encoder.", _TABLE))}
+        again = used.pop(_TABLE_AGAIN, None)
+        return used if again is None else {_TABLE: again, **used}
 
     return Part("text_encoder_2", "transformers", "T5EncoderModel", prefix, config, convert)

@@ -1,0 +1,1 @@
+"""The checkpoint that is read: diffusers directories, the hub, weights, tokenizers and textual inversions."""

@@ -1,0 +1,1 @@
+"""The published models: their configs, and our networks held against them without weights."""
