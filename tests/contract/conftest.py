@@ -11,8 +11,8 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 import bundles
-from gesso_backend.model import bundle as backend_bundle
-from gesso_backend.model.bundle import Bundle
+from gesso_backend.kinds import open_bundle
+from gesso_backend.kinds.diffusion.bundle import DiffusionBundle
 from gesso_client.models import ModelInfo
 
 ROOT = Path(__file__).parents[2]
@@ -26,29 +26,35 @@ FAMILIES: dict[str, dict[str, Any]] = {
 }
 
 
+def opened(folder: Path) -> DiffusionBundle:
+    bundle = open_bundle(folder)
+    assert isinstance(bundle, DiffusionBundle)
+    return bundle
+
+
 @pytest.fixture(scope="session", params=FAMILIES)
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return bundles.export(bundles.shared_root(tmp_path_factory), **FAMILIES[request.param])[1]
 
 
 @pytest.fixture(scope="session")
-def bundle(exported: Path) -> Bundle:
-    return backend_bundle.load(exported)
+def bundle(exported: Path) -> DiffusionBundle:
+    return opened(exported)
 
 
 @pytest.fixture(scope="session")
-def everything(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
+def everything(tmp_path_factory: pytest.TempPathFactory) -> dict[str, DiffusionBundle]:
     """For each parameter there is, a bundle that takes it."""
     root = bundles.shared_root(tmp_path_factory)
     takers = {}
     for options in reversed(FAMILIES.values()):
-        bundle = backend_bundle.load(bundles.export(root, **options)[1])
+        bundle = opened(bundles.export(root, **options)[1])
         takers |= dict.fromkeys(bundle.parameters, bundle)
     return takers
 
 
 @pytest.fixture(scope="session")
-def info(bundle: Bundle) -> ModelInfo:
+def info(bundle: DiffusionBundle) -> ModelInfo:
     """What the client makes of what the server says about it."""
     return ModelInfo.parse("inpaint", json.dumps(bundle.describe()))
 

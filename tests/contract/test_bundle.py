@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gesso_backend.model import bundle as backend_bundle
-from gesso_backend.model.bundle import Bundle
 from gesso_backend.errors import RequestError
-from gesso_backend.kinds.diffusion.request import INPUTS, parse
-from gesso_backend.kinds.diffusion.samplers import SAMPLERS, plan
+from gesso_backend.kinds.diffusion.bundle import DiffusionBundle
+from gesso_backend.kinds.diffusion.request import parse
+from gesso_backend.kinds.diffusion.samplers import SAMPLERS, tabulate
+from gesso_backend.model import bundle as backend_bundle
+from gesso_backend.model.parameters import OWN, PARAMETERS
+from gesso_backend.model.wire import INPUTS
 from gesso_client import models as client_models
 from gesso_client.errors import GessoError
 from gesso_client.models import ModelInfo
@@ -35,12 +37,14 @@ def plain(value: Any) -> Any:
     return [plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def test_both_sides_read_the_same_out_of_one_manifest(exported: Path, bundle: Bundle) -> None:
+def test_both_sides_read_the_same_out_of_one_manifest(exported: Path, bundle: DiffusionBundle) -> None:
     """Guards two parsers of one format against growing apart, field by field and value by value."""
-    assert plain(bundle) == plain(export_manifest.read(exported))
+    ours, theirs = plain(bundle), plain(export_manifest.read(exported))
+    assert not OWN.keys() & theirs["parameters"].keys()
+    assert ours == {**theirs, "parameters": {**theirs["parameters"], **plain(OWN)}}
 
 
-def test_a_manifest_holds_nothing_that_is_not_read(exported: Path, bundle: Bundle) -> None:
+def test_a_manifest_holds_nothing_that_is_not_read(exported: Path, bundle: DiffusionBundle) -> None:
     """Guards strictness on the real file: everything in it has a place in the backend's dataclasses."""
 
     def leaves(value: Any, path: str = "") -> dict[str, Any]:
@@ -49,7 +53,7 @@ def test_a_manifest_holds_nothing_that_is_not_read(exported: Path, bundle: Bundl
         return {path: value} if value is not None else {}
 
     document = json.loads((exported / backend_bundle.MANIFEST).read_text(encoding="utf-8"))
-    assert leaves(document).keys() == leaves(plain(bundle)).keys()
+    assert leaves(document).keys() == leaves({**plain(bundle), "parameters": plain(export_manifest.read(exported))["parameters"]}).keys()
 
 
 def test_names_and_versions_agree() -> None:
@@ -57,18 +61,18 @@ def test_names_and_versions_agree() -> None:
     assert backend_bundle.MANIFEST == export_manifest.FILE_NAME
     assert backend_bundle.SCHEMA_VERSION == export_manifest.SCHEMA_VERSION == client_models.SCHEMA_VERSION
     assert PARAMETER == "gesso"
-    source = Path(backend_bundle.__file__).with_name("triton_model.py").read_text(encoding="utf-8")
+    source = Path(backend_bundle.__file__).parents[1].joinpath("triton/answering.py").read_text(encoding="utf-8")
     assert f'DESCRIPTION = "{PARAMETER}"' in source
 
 
-def test_the_bundles_parameters_are_the_inputs_but_the_pictures(everything: dict[str, Bundle]) -> None:
+def test_the_bundles_parameters_are_the_inputs_but_the_pictures(everything: dict[str, DiffusionBundle]) -> None:
     """Guards a parameter that is exported and cannot be sent, or can be sent and has no bounds."""
     scalars = [name for name in INPUTS if name not in ("image", "mask_image")]
     keywords = ["prompt", *(name for name in Options.__annotations__ if name not in CLIENT_OPTIONS)]
-    assert sorted(everything) == sorted(scalars) == sorted(backend_bundle.PARAMETERS) == sorted(keywords)
+    assert sorted(everything) == sorted(scalars) == sorted(PARAMETERS) == sorted(keywords)
 
 
-def test_every_sampler_that_is_offered_is_served_and_the_other_way_round(bundle: Bundle) -> None:
+def test_every_sampler_that_is_offered_is_served_and_the_other_way_round(bundle: DiffusionBundle) -> None:
     """Guards the list of schedulers, which two packages write."""
     flow = {name for name in SAMPLERS if name.startswith("flow_")}
     served = flow if bundle.family == "flux" else set(SAMPLERS) - flow
@@ -76,7 +80,7 @@ def test_every_sampler_that_is_offered_is_served_and_the_other_way_round(bundle:
     assert set(bundle.parameters["scheduler"].choices or ()) == served
     assert bundle.parameters["scheduler"].default in served
     for name in served:
-        assert plan(name, bundle.scheduler.config, 10, mu=1.0).steps
+        assert tabulate(name, bundle.scheduler.config, 10, mu=1.0).steps
 
 
 CLIP_IN = {"input_ids", "clip_skip"}
@@ -99,7 +103,7 @@ TENSORS: dict[str, dict[str, tuple[set[str], set[str]]]] = {
 }
 
 
-def test_every_networks_tensors_are_those_the_backend_calls(bundle: Bundle) -> None:
+def test_every_networks_tensors_are_those_the_backend_calls(bundle: DiffusionBundle) -> None:
     """Guards the names at the seam between the exporter's graphs and the denoising loop."""
     names = {network: (set(spec.inputs), set(spec.outputs)) for network, spec in bundle.networks.items()}
     assert names == {
@@ -115,7 +119,7 @@ def test_every_networks_tensors_are_those_the_backend_calls(bundle: Bundle) -> N
 # What the client is told
 
 
-def test_the_client_understands_the_description(bundle: Bundle, info: ModelInfo) -> None:
+def test_the_client_understands_the_description(bundle: DiffusionBundle, info: ModelInfo) -> None:
     """Guards ModelInfo, on which the client's checks stand: every default and bound as the bundle has it."""
     assert (info.bundle, info.family, info.native_inpainting) == (bundle.name, bundle.family, True)
     assert (info.native_size, info.size_multiple, info.max_pixels) == dataclasses.astuple(bundle.size)
@@ -136,7 +140,7 @@ def wire(name: str, value: Any, info: ModelInfo) -> Any:
 
 
 @pytest.mark.parametrize("end", ["minimum", "maximum"])
-def test_beyond_a_bound_client_and_server_say_the_same(end: str, bundle: Bundle, info: ModelInfo) -> None:
+def test_beyond_a_bound_client_and_server_say_the_same(end: str, bundle: DiffusionBundle, info: ModelInfo) -> None:
     """Guards one rule with two homes: what the client lets through the server takes, and the words are one's own."""
     numbers = [parameter for parameter in info.parameters.values() if parameter.type not in ("string", "bool")]
     assert numbers
@@ -157,7 +161,7 @@ def test_beyond_a_bound_client_and_server_say_the_same(end: str, bundle: Bundle,
     ("name", "value"), [("scheduler", "none such"), ("prompt", "x" * 16385), ("negative_prompt", "ä" * 8193)]
 )
 def test_a_text_that_is_refused_is_refused_in_the_same_words(
-    name: str, value: str, bundle: Bundle, info: ModelInfo
+    name: str, value: str, bundle: DiffusionBundle, info: ModelInfo
 ) -> None:
     """Guards the same for texts, type of the error included."""
     with pytest.raises(GessoError) as ours:

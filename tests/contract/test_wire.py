@@ -13,9 +13,10 @@ from tritonclient.grpc import model_config_pb2
 from tritonclient.utils import np_to_triton_dtype
 
 from contract.conftest import ROOT
-from gesso_backend.model.bundle import Bundle
+from gesso_backend.kinds.diffusion.bundle import DiffusionBundle
+from gesso_backend.kinds.diffusion.request import parse
+from gesso_backend.model.wire import INPUTS
 from gesso_backend.serving.events import Event
-from gesso_backend.kinds.diffusion.request import INPUTS, parse
 from gesso_client.events import Image, Preview, Progress, Reading
 from gesso_client.models import ModelInfo
 from gesso_client.request import CLIENT_OPTIONS, Options, build
@@ -49,12 +50,14 @@ def test_the_models_are_what_the_design_says(config: Any) -> None:
     assert not config.parameters  # valid as committed; gesso-serve adds its own
 
 
-@pytest.mark.parametrize(("model", "shim"), [("inpaint", "InpaintModel"), (f"inpaint{ONCE}", "InpaintOnceModel")])
-def test_the_shims_are_one_line(model: str, shim: str) -> None:
+@pytest.mark.parametrize(
+    ("model", "module", "shim"), [("inpaint", "inpaint", "InpaintModel"), (f"inpaint{ONCE}", "once", "InpaintOnceModel")]
+)
+def test_the_shims_are_one_line(model: str, module: str, shim: str) -> None:
     """Guards against logic where no test reaches it."""
     (line,) = (ROOT / "model_repository" / model / "1" / "model.py").read_text().splitlines()
-    assert line.startswith(f"from gesso_backend.triton.inpaint import {shim} as TritonPythonModel")
-    assert f"\nclass {shim}(" in (ROOT / "python_backend/src/gesso_backend/triton/inpaint.py").read_text()
+    assert line.startswith(f"from gesso_backend.triton.{module} import {shim} as TritonPythonModel")
+    assert f"\nclass {shim}(" in (ROOT / f"python_backend/src/gesso_backend/triton/{module}.py").read_text()
 
 
 def test_no_name_is_one_that_triton_keeps_for_itself(config: Any) -> None:
@@ -72,7 +75,7 @@ def test_the_backend_reads_the_inputs_that_are_declared(config: Any) -> None:
     assert tuple(tensor.name for tensor in config.input) == INPUTS
 
 
-def test_the_inputs_are_of_the_bundles_types_and_shapes(config: Any, everything: dict[str, Bundle]) -> None:
+def test_the_inputs_are_of_the_bundles_types_and_shapes(config: Any, everything: dict[str, DiffusionBundle]) -> None:
     """Guards dtypes: with FP64 for FP32, every client in the world would be told so."""
     wanted = {"string": "BYTES", "int": "INT32", "float": "FP32", "bool": "BOOL", "ints": "INT32", "floats": "FP32"}
     types_found = declared(config.input)
@@ -84,10 +87,10 @@ def test_the_inputs_are_of_the_bundles_types_and_shapes(config: Any, everything:
             spec = everything[tensor.name].parameters[tensor.name]
             assert types_found[tensor.name] == ("INT64" if tensor.name == "seed" else wanted[spec.type])
             assert list(tensor.dims) == [-1 if spec.type in ("ints", "floats") else 1]
-        assert tensor.optional is (tensor.name != "prompt")
+        assert tensor.optional  # which of them a request needs, its kind says
 
 
-def test_int32_holds_every_bound_it_has_to(config: Any, everything: dict[str, Bundle]) -> None:
+def test_int32_holds_every_bound_it_has_to(config: Any, everything: dict[str, DiffusionBundle]) -> None:
     """Guards a bound that no client could send."""
     for name, kind in declared(config.input).items():
         if kind in ("INT32", "INT64"):
@@ -129,7 +132,7 @@ REQUESTS: dict[str, tuple[str, Any, Any, Options]] = {
 
 @pytest.mark.parametrize("case", REQUESTS)
 def test_what_the_client_builds_the_backend_reads_as_it_was_meant(
-    case: str, bundle: Bundle, info: ModelInfo, config: Any
+    case: str, bundle: DiffusionBundle, info: ModelInfo, config: Any
 ) -> None:
     """Guards the whole way of every option, from a keyword argument to the backend's request, types included."""
     task, image, mask, everything = REQUESTS[case]
@@ -173,10 +176,10 @@ def tensors(monkeypatch: pytest.MonkeyPatch) -> Any:
     api: Any = types.ModuleType("triton_python_backend_utils")
     api.Tensor = lambda name, array: (name, array)
     monkeypatch.setitem(sys.modules, api.__name__, api)
-    monkeypatch.delitem(sys.modules, "gesso_backend.triton.inpaint", raising=False)
-    module = importlib.import_module("gesso_backend.triton.inpaint")
-    yield lambda event: dict(module._tensors(event))
-    sys.modules.pop("gesso_backend.triton.inpaint", None)
+    monkeypatch.delitem(sys.modules, "gesso_backend.triton.channel", raising=False)
+    module = importlib.import_module("gesso_backend.triton.channel")
+    yield lambda event: dict(module.tensors(event))
+    sys.modules.pop("gesso_backend.triton.channel", None)
 
 
 def test_the_backend_answers_with_what_is_declared(config: Any, tensors: Any) -> None:

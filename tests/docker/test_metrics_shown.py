@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from gesso_backend.serving.metrics import TritonMetrics
+from gesso_backend.triton.metrics import TritonMetrics
 
 DOCKER = Path(__file__).parents[2] / "docker"
 

@@ -49,8 +49,14 @@ def serve(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config)
     running = pytestconfig.stash.setdefault(RUNNING, [])
 
     @contextmanager
-    def start(bundle: Path | None, *arguments: str, names: Mapping[str, Path] | None = None) -> Iterator[Server]:
-        server = Server(tmp_path_factory.mktemp("serve") / "gesso-serve.log", bundle, *arguments, names=names)
+    def start(
+        bundle: Path | None,
+        *arguments: str,
+        names: Mapping[str, Path] | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> Iterator[Server]:
+        log = tmp_path_factory.mktemp("serve") / "gesso-serve.log"
+        server = Server(log, bundle, *arguments, names=names, env=env)
         running.append(server)
         try:
             yield server.wait_ready()

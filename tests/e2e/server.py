@@ -31,11 +31,16 @@ class Server:
     """Starts `gesso-serve BUNDLE` on free ports of the loopback and waits until every model answers.
 
     http, grpc, metrics: "127.0.0.1:port". process: the Popen of gesso-serve. log: the file with all it said.
-    names: further bundles, by model name. Raises ServerFailed.
+    names: further bundles, by model name. env: added to the environment. Raises ServerFailed.
     """
 
     def __init__(
-        self, log: Path, bundle: Path | None, *arguments: str, names: Mapping[str, Path] | None = None
+        self,
+        log: Path,
+        bundle: Path | None,
+        *arguments: str,
+        names: Mapping[str, Path] | None = None,
+        env: Mapping[str, str] | None = None,
     ) -> None:
         ports = free_ports(3)
         self.http, self.grpc, self.metrics = (f"127.0.0.1:{port}" for port in ports)
@@ -51,7 +56,7 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "TMPDIR": str(log.parent)},  # what a killed one leaves goes with pytest's
+                env={**os.environ, "TMPDIR": str(log.parent), **(env or {})},  # what a killed one leaves goes with pytest's
             )
 
     def wait_ready(self, seconds: float = READY_SECONDS) -> Server:

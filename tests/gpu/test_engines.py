@@ -13,8 +13,8 @@ import pytest
 from backend.fakes import FakeClient, hole, inpaint
 from backend.real import Real
 from backend.test_engine import MOST_ROWS, rows_of
-from gesso_backend.model import bundle as bundles
-from gesso_backend.engines.engine import EngineError, EngineSet, load_engines
+from gesso_backend.engines.engine import EngineError, EngineSet, load
+from gesso_backend.kinds import open_bundle
 from gesso_backend.serving.service import Service
 from gesso_backend.settings import Settings
 
@@ -30,7 +30,7 @@ def loaded(request: pytest.FixtureRequest, cuda: None, real: Real) -> EngineSet:
     settings = {"providers": "cuda"} if request.param == "onnxruntime" else {"engine": "tensorrt"}
     if request.param == "tensorrt":
         request.getfixturevalue("built")
-    return load_engines(Settings(**settings, max_rows=8, max_vae_rows=8, batch_sizes="1,2,4"), real.folder, real.bundle)
+    return load(Settings(**settings, max_rows=8, max_vae_rows=8, batch_sizes="1,2,4"), real.folder, real.bundle)
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
@@ -39,7 +39,7 @@ def test_values_are_those_of_the_cpu(real: Real, loaded: EngineSet, network: str
     """Guards names, types, layouts and precision."""
     spec = real.bundle.networks[network]
     inputs = rows_of(network, spec, real.bundle.vae.factor, *size)
-    found, expected = loaded[network](**inputs), real.engines[network](**inputs)
+    found, expected = loaded.engine(network)(**inputs), real.engines[network](**inputs)
     for name, array in expected.items():
         assert found[name].shape == array.shape
         assert np.abs(found[name] - array).max() / array.std() < TOLERANCE[spec.precision]
@@ -53,12 +53,12 @@ def test_a_row_alone_equals_the_row_in_every_batch(
     """Guards the determinism contract where it is hardest: to the last bit, in every place, beside other neighbours."""
     inputs = rows_of(network, real.bundle.networks[network], real.bundle.vae.factor, *size)
     (output,) = real.bundle.networks[network].outputs
-    alone = [loaded[network](**{n: a[row : row + 1] for n, a in inputs.items()})[output][0] for row in range(MOST_ROWS)]
+    alone = [loaded.engine(network)(**{n: a[row : row + 1] for n, a in inputs.items()})[output][0] for row in range(MOST_ROWS)]
     assert not np.array_equal(alone[0], alone[1])
     for rows in range(2, MOST_ROWS + 1):
         for first in range(MOST_ROWS - rows + 1):
             part = {name: array[first : first + rows] for name, array in inputs.items()}
-            batch = loaded[network](**part)[output]
+            batch = loaded.engine(network)(**part)[output]
             for row in range(rows):
                 np.testing.assert_array_equal(batch[row], alone[first + row])
 
@@ -66,9 +66,9 @@ def test_a_row_alone_equals_the_row_in_every_batch(
 def test_the_same_twice_is_the_same(real: Real, loaded: EngineSet) -> None:
     """Guards against kernels that add in whatever order they finish; a graph's replay against its first run."""
     inputs = rows_of("unet", real.bundle.networks["unet"], real.bundle.vae.factor, 8, 8)
-    first = loaded["unet"](**inputs)["noise_pred"]
+    first = loaded.engine("unet")(**inputs)["noise_pred"]
     for _ in range(10):
-        np.testing.assert_array_equal(loaded["unet"](**inputs)["noise_pred"], first)
+        np.testing.assert_array_equal(loaded.engine("unet")(**inputs)["noise_pred"], first)
 
 
 def test_what_was_built_is_skipped(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -95,22 +95,22 @@ def test_a_truncated_plan_is_refused_and_falls_back_where_it_may(
     folder = Path(shutil.copytree(built, tmp_path / "bundle"))
     for plan in folder.glob("engines/*/unet.plan"):
         plan.write_bytes(plan.read_bytes()[:-1])
-    bundle = bundles.load(folder)
+    bundle = open_bundle(folder)
     with pytest.raises(EngineError, match="truncated"):
-        load_engines(Settings(engine="tensorrt"), folder, bundle)
+        load(Settings(engine="tensorrt"), folder, bundle)
     with caplog.at_level(logging.WARNING):
-        loaded = load_engines(Settings(engine="tensorrt", engine_fallback="onnxruntime"), folder, bundle)
-    assert loaded.kinds["unet"] == "onnxruntime (cuda)"
-    assert loaded.kinds["vae_decoder"].startswith("tensorrt")
+        loaded = load(Settings(engine="tensorrt", engine_fallback="onnxruntime"), folder, bundle)
+    assert loaded.names["unet"] == "onnxruntime (cuda)"
+    assert loaded.names["vae_decoder"].startswith("tensorrt")
     assert "truncated" in caplog.text
 
 
 def test_a_size_beyond_every_profile_runs_on_onnx_runtime(built: Path, real: Real) -> None:
     """Guards pictures larger than what was built for."""
     settings = Settings(engine="tensorrt", engine_fallback="onnxruntime")
-    loaded = load_engines(settings, built, real.bundle)
+    loaded = load(settings, built, real.bundle)
     inputs = rows_of("vae_decoder", real.bundle.networks["vae_decoder"], real.bundle.vae.factor, 20, 20)
-    found, expected = loaded["vae_decoder"](**inputs), real.engines["vae_decoder"](**inputs)
+    found, expected = loaded.engine("vae_decoder")(**inputs), real.engines["vae_decoder"](**inputs)
     assert np.abs(found["image"] - expected["image"]).max() / expected["image"].std() < TOLERANCE["fp16"]
 
 
