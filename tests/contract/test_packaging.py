@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
             ],
         ),
         ("client", ["gesso_client/py.typed"]),
-        ("export", ["gesso_export/py.typed"]),
+        ("export", ["gesso_export/py.typed", "gesso_export/checkpoint/clip_merges.txt.gz"]),
     ],
 )
 def test_a_wheel_has_all_that_its_package_reads(folder: str, files: list[str], tmp_path: Path) -> None:

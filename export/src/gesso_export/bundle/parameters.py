@@ -11,7 +11,7 @@ from typing import Any
 from gesso_export.bundle.manifest import Parameter, SizeSpec
 from gesso_export.errors import CheckpointError
 
-# What each algorithm may be spaced by, besides its plain form; gesso_backend.kinds.diffusion.samplers has the same names.
+# What each algorithm may be spaced by, besides its plain form; gesso_backend.kinds.diffusion.samplers names them alike.
 _SIGMA_SPACINGS = ("karras", "exponential", "beta")
 _SPACINGS: dict[str, tuple[str, ...]] = {
     "ddim": ("sgm_uniform",),
