@@ -53,10 +53,10 @@ def serve(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config)
         bundle: Path | None,
         *arguments: str,
         names: Mapping[str, Path] | None = None,
-        env: Mapping[str, str] | None = None,
+        python: Path | None = None,
     ) -> Iterator[Server]:
         log = tmp_path_factory.mktemp("serve") / "gesso-serve.log"
-        server = Server(log, bundle, *arguments, names=names, env=env)
+        server = Server(log, bundle, *arguments, names=names, python=python)
         running.append(server)
         try:
             yield server.wait_ready()

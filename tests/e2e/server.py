@@ -31,7 +31,8 @@ class Server:
     """Starts `gesso-serve BUNDLE` on free ports of the loopback and waits until every model answers.
 
     http, grpc, metrics: "127.0.0.1:port". process: the Popen of gesso-serve. log: the file with all it said.
-    names: further bundles, by model name. env: added to the environment. Raises ServerFailed.
+    names: further bundles, by model name. python: whose environment it is started from;
+    absent: this one's. Raises ServerFailed.
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class Server:
         bundle: Path | None,
         *arguments: str,
         names: Mapping[str, Path] | None = None,
-        env: Mapping[str, str] | None = None,
+        python: Path | None = None,
     ) -> None:
         ports = free_ports(3)
         self.http, self.grpc, self.metrics = (f"127.0.0.1:{port}" for port in ports)
@@ -52,11 +53,11 @@ class Server:
         options += [f"--name={name}={folder}" for name, folder in (names or {}).items()]
         with log.open("w") as out:
             self.process = subprocess.Popen(
-                [gesso_serve(), *options, *UNPROFILED, *arguments],
+                [*gesso_serve(python), *options, *UNPROFILED, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "TMPDIR": str(log.parent), **(env or {})},  # what a killed one leaves goes with pytest's
+                env={**os.environ, "TMPDIR": str(log.parent)},  # what a killed one leaves goes with pytest's
             )
 
     def wait_ready(self, seconds: float = READY_SECONDS) -> Server:
@@ -132,9 +133,11 @@ class Server:
             region.unlink(missing_ok=True)
 
 
-def gesso_serve() -> str:
-    """The console script beside this interpreter."""
-    return str(Path(sys.executable).with_name("gesso-serve"))
+def gesso_serve(python: Path | None = None) -> list[str]:
+    """The console script beside this interpreter, or the same of another."""
+    if python is not None:
+        return [str(python), "-m", "gesso_backend.host.serve"]
+    return [str(Path(sys.executable).with_name("gesso-serve"))]
 
 
 def answers(url: str) -> bool:
