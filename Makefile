@@ -44,7 +44,11 @@ models: setup  ## the tables of docs/models.md and the README, from the parity t
 test-slow: setup  ## the tests that take minutes each
 	@$(RUN) -m pytest -m "slow and not gpu"
 
-lint: setup  ## ruff and mypy
+tables: setup  ## the tables of docs, READMEs and config.pbtxt whose home is the code
+	@$(RUN) -m docs.tables
+
+lint: setup  ## ruff, mypy, and the tables of docs and configs against the code
+	@$(RUN) -m docs.tables --check
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy python_backend/src/gesso_backend client/src export/src
@@ -96,4 +100,4 @@ clean:  ## remove what the targets made, but not the Triton in the user's cache
 	rm -rf $(VENV) bundles checkpoints demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	rm -rf {client,python_backend,export}/src/*.egg-info
 
-.PHONY: help setup demo test models test-slow lint format bench bench-load bench-crop readme-images train-demo-model eval-demo-model test-gpu bench-gpu bench-peers bench-triton bench-overhead clean
+.PHONY: help setup demo test models tables test-slow lint format bench bench-load bench-crop readme-images train-demo-model eval-demo-model test-gpu bench-gpu bench-peers bench-triton bench-overhead clean

@@ -53,7 +53,10 @@ def test_a_manifest_holds_nothing_that_is_not_read(exported: Path, bundle: Diffu
         return {path: value} if value is not None else {}
 
     document = json.loads((exported / backend_bundle.MANIFEST).read_text(encoding="utf-8"))
-    assert leaves(document).keys() == leaves({**plain(bundle), "parameters": plain(export_manifest.read(exported))["parameters"]}).keys()
+    assert (
+        leaves(document).keys()
+        == leaves({**plain(bundle), "parameters": plain(export_manifest.read(exported))["parameters"]}).keys()
+    )
 
 
 def test_names_and_versions_agree() -> None:

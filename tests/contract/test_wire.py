@@ -51,7 +51,8 @@ def test_the_models_are_what_the_design_says(config: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "module", "shim"), [("inpaint", "inpaint", "InpaintModel"), (f"inpaint{ONCE}", "once", "InpaintOnceModel")]
+    ("model", "module", "shim"),
+    [("inpaint", "inpaint", "InpaintModel"), (f"inpaint{ONCE}", "once", "InpaintOnceModel")],
 )
 def test_the_shims_are_one_line(model: str, module: str, shim: str) -> None:
     """Guards against logic where no test reaches it."""

@@ -53,7 +53,10 @@ def test_a_row_alone_equals_the_row_in_every_batch(
     """Guards the determinism contract where it is hardest: to the last bit, in every place, beside other neighbours."""
     inputs = rows_of(network, real.bundle.networks[network], real.bundle.vae.factor, *size)
     (output,) = real.bundle.networks[network].outputs
-    alone = [loaded.engine(network)(**{n: a[row : row + 1] for n, a in inputs.items()})[output][0] for row in range(MOST_ROWS)]
+    alone = [
+        loaded.engine(network)(**{n: a[row : row + 1] for n, a in inputs.items()})[output][0]
+        for row in range(MOST_ROWS)
+    ]
     assert not np.array_equal(alone[0], alone[1])
     for rows in range(2, MOST_ROWS + 1):
         for first in range(MOST_ROWS - rows + 1):

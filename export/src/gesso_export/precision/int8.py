@@ -61,6 +61,11 @@ class Int8:
     bytes_per_weight = 5  # for a while the float32 denoiser stands beside its int8 form
     # Of its own answers when it was made, on another machine: it is judged by pictures, not by these.
     tolerance = 1e-1
+    summary = (
+        "the denoiser's convolutions and products with weights; all else stays fp32",
+        "Stable Diffusion 1.x and 2.x; for CPUs",
+        f"pictures of fp32: at least {MIN_PSNR:g} dB, `noise_pred` within {MAX_NOISE_ERROR:g} on average",
+    )
 
     def check(self, model: Model) -> None:
         """Painting, by which it is judged, is of one family."""

@@ -51,6 +51,10 @@ class Precision(Protocol):
     def name(self) -> str: ...
 
     @property
+    def summary(self) -> tuple[str, str, str]:
+        """For people: what is written in it, of which models, and what it is held to."""
+
+    @property
     def bytes_per_weight(self) -> float:
         """On the disk while the bundle is made."""
 

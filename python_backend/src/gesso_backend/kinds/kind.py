@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar, Union
+from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar
 
 from gesso_backend.arrays import Arrays, Pixels
 from gesso_backend.call import Call
@@ -52,7 +52,7 @@ class Work:
 
 # Yields calls, and is sent their answers; progress and previews in between. One that returns generators starts them, in
 # the order of the pictures they paint; one that returns pixels has painted one.
-Life: TypeAlias = Generator[Union[Call, Progress, Preview], Arrays, Union[Pixels, Sequence["Life"]]]
+Life: TypeAlias = Generator[Call | Progress | Preview, Arrays, Pixels | Sequence["Life"]]
 
 
 class Prepared(Protocol):
@@ -79,7 +79,7 @@ class Kind(ABC, Generic[R, P]):
     bundle: Bundle
 
     @classmethod
-    def check(cls, bundle: Any) -> None:  # noqa: B027 - the reader's own checks may be enough
+    def check(cls, bundle: Any) -> None:
         """Hold a bundle of this kind against what it serves. Raises BundleError naming the key."""
 
     @classmethod

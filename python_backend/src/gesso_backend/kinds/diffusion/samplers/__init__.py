@@ -1,7 +1,7 @@
 """Samplers as tables: `tabulate` writes the rows, `advance` applies one. See `table` for the contract.
 
 Each sampler equals its diffusers class, made with `from_config` from the checkpoint's config, whatever class that
-config is of. To add one: write its rows in a file of its own and name it in `_ALGORITHMS`.
+config is of. To add one: write its rows in a file of its own and name it in `ALGORITHMS`.
 """
 
 import math
@@ -23,6 +23,7 @@ from gesso_backend.kinds.diffusion.samplers.table import Clip, Step, Table, adva
 from gesso_backend.kinds.diffusion.samplers.unipc import unipc
 
 __all__ = [
+    "ALGORITHMS",
     "SAMPLERS",
     "Clip",
     "InvalidSteps",
@@ -70,44 +71,46 @@ def _flow_begin(steps: int, strength: float) -> int:
 
 
 @dataclass(frozen=True)
-class _Algorithm:
+class Algorithm:
     rows: Callable[[Mapping[str, object], SamplerArguments], Table]
     spacings: tuple[str, ...] = ()  # besides the plain one
     takes: tuple[str, ...] = ()
     spaces_sigmas: bool = False  # its spacings take a request's own sigmas, and space between their ends
     begin: Callable[[int, float], int] = _begin
 
+    @property
+    def taken(self) -> frozenset[str]:
+        """What a request may say of its steps."""
+        return frozenset({*self.takes, *(["timestep_spacing"] if "sgm_uniform" in self.spacings else [])})
+
     def named(self, name: str) -> dict[str, Sampler]:
         """Its samplers: `name`, and `name_spacing` for each other spacing."""
-        taken = {*self.takes, *(["timestep_spacing"] if "sgm_uniform" in self.spacings else [])}
-        samplers = {name: Sampler(self.rows, _SPACINGS["plain"], frozenset(taken), self.begin)}
+        samplers = {name: Sampler(self.rows, _SPACINGS["plain"], self.taken, self.begin)}
         for spacing in self.spacings:
             decided = {"timesteps", "timestep_spacing"} | (set() if self.spaces_sigmas else {"sigmas"})
-            samplers[f"{name}_{spacing}"] = Sampler(
-                self.rows, _SPACINGS[spacing], frozenset(taken - decided), self.begin
-            )
+            samplers[f"{name}_{spacing}"] = Sampler(self.rows, _SPACINGS[spacing], self.taken - decided, self.begin)
         return samplers
 
 
-_ALGORITHMS: Mapping[str, _Algorithm] = {
-    "ddim": _Algorithm(ddim, _SGM, ("eta",)),
-    "ddpm": _Algorithm(ddpm, _SGM, ("timesteps",)),
-    "pndm": _Algorithm(pndm, _SGM),
-    "euler": _Algorithm(euler, _SIGMAS + _SGM, ("timesteps", "sigmas")),
-    "euler_ancestral": _Algorithm(euler_ancestral, _SGM),
-    "heun": _Algorithm(heun, _SIGMAS + _SGM, ("timesteps",)),
-    "dpmpp_2m": _Algorithm(dpmpp_2m, _SIGMAS + _SGM, ("timesteps",)),
-    "dpmpp_2m_sde": _Algorithm(dpmpp_2m_sde, _SIGMAS + _SGM, ("timesteps",)),
-    "dpmpp_2s": _Algorithm(dpmpp_2s, _SIGMAS, ("timesteps",)),
-    "unipc": _Algorithm(unipc, _SIGMAS + _SGM),
-    "lcm": _Algorithm(lcm, (), ("timesteps",)),
-    "tcd": _Algorithm(tcd, (), ("eta", "timesteps")),
-    "flow_euler": _Algorithm(flow_euler, _SIGMAS, ("timesteps", "sigmas"), spaces_sigmas=True, begin=_flow_begin),
-    "flow_heun": _Algorithm(flow_heun, begin=_flow_begin),
+ALGORITHMS: Mapping[str, Algorithm] = {
+    "ddim": Algorithm(ddim, _SGM, ("eta",)),
+    "ddpm": Algorithm(ddpm, _SGM, ("timesteps",)),
+    "pndm": Algorithm(pndm, _SGM),
+    "euler": Algorithm(euler, _SIGMAS + _SGM, ("timesteps", "sigmas")),
+    "euler_ancestral": Algorithm(euler_ancestral, _SGM),
+    "heun": Algorithm(heun, _SIGMAS + _SGM, ("timesteps",)),
+    "dpmpp_2m": Algorithm(dpmpp_2m, _SIGMAS + _SGM, ("timesteps",)),
+    "dpmpp_2m_sde": Algorithm(dpmpp_2m_sde, _SIGMAS + _SGM, ("timesteps",)),
+    "dpmpp_2s": Algorithm(dpmpp_2s, _SIGMAS, ("timesteps",)),
+    "unipc": Algorithm(unipc, _SIGMAS + _SGM),
+    "lcm": Algorithm(lcm, (), ("timesteps",)),
+    "tcd": Algorithm(tcd, (), ("eta", "timesteps")),
+    "flow_euler": Algorithm(flow_euler, _SIGMAS, ("timesteps", "sigmas"), spaces_sigmas=True, begin=_flow_begin),
+    "flow_heun": Algorithm(flow_heun, begin=_flow_begin),
 }
 
 SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
-    {name: sampler for base, algorithm in _ALGORITHMS.items() for name, sampler in algorithm.named(base).items()}
+    {name: sampler for base, algorithm in ALGORITHMS.items() for name, sampler in algorithm.named(base).items()}
 )
 
 
