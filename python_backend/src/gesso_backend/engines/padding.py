@@ -46,7 +46,7 @@ class BatchSizes:
 
 
 class PaddedEngine:
-    """The engine contract over a `FixedBatchEngine`: pads, splits what is larger than the largest size, drops the padding."""
+    """The engine contract over a `FixedBatchEngine`: pads, splits what is larger than the largest size, unpads."""
 
     def __init__(self, network: str, engine: FixedBatchEngine, sizes: Sequence[int]) -> None:
         """sizes: batch sizes that may run; a row's bytes are the same in all that are used."""

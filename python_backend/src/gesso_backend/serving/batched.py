@@ -6,7 +6,7 @@ import itertools
 import logging
 import queue
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from gesso_backend.arrays import Arrays
 from gesso_backend.engines.engine import EngineSet
@@ -107,16 +107,19 @@ class BatchedLoop(Loop):
 
     def _advance(self, branch: Branch, answer: Arrays | None) -> None:
         """Go on to the branch's next call, or, when its life has ended, to what follows from it."""
-        run = branch.run
         try:
-            branch.call = self._next_call(branch, answer)
-        except StopIteration as stop:
-            for index, life in enumerate(self._follow(branch, stop.value)):
-                self._start(run, life, index)
-            run.branches -= 1
-            if run.branches == 0:
-                run.finish()
+            try:
+                branch.call = self._next_call(branch, answer)
+                self._ready.append(branch)
+            except StopIteration as stop:
+                self._ended(branch, self._follow(branch, stop.value))
         except Exception as error:
-            self._fail(run, error)
-        else:
-            self._ready.append(branch)
+            self._fail(branch.run, error)
+
+    def _ended(self, branch: Branch, lives: Sequence[Life]) -> None:
+        run = branch.run
+        for index, life in enumerate(lives):
+            self._start(run, life, index)
+        run.branches -= 1
+        if run.branches == 0:
+            run.finish()

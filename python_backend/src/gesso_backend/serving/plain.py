@@ -28,10 +28,9 @@ class PlainLoop(Loop):
     def _serve(self, run: Run) -> None:
         try:
             self._drive(Branch(run, run.kind.life(run.prepared), 0))
+            run.finish()
         except Exception as error:
             self._fail(run, error)
-        else:
-            run.finish()
 
     def _drive(self, branch: Branch) -> None:
         """A life to its end, and those that follow from it one after another."""
