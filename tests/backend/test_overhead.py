@@ -10,9 +10,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
-import overhead
 import overhead_profile
 import overhead_report
+
+import overhead
 
 MS = 10**6
 LOOP, POOL, OTHER = 11, 12, 13

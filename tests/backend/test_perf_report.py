@@ -14,10 +14,11 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
-import perf_analyzer
 import perf_report
 import perf_server
 import plots
+
+import perf_analyzer
 
 SECOND = 10**9
 CSV = """Concurrency,Inferences/Second,Server Queue,p50 latency,p90 latency,p95 latency,p99 latency,Avg latency
