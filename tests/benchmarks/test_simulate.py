@@ -6,32 +6,33 @@ import statistics
 
 import pytest
 
-from benchmarks import simulate as simulator
-from benchmarks.simulate import Arrival, Overheads, capacity, poisson, simulate
+from benchmarks.simulate.arrivals import capacity, poisson
+from benchmarks.simulate.curves import costs
+from benchmarks.simulate.simulation import DENOISER, FACTOR, LATENTS, Arrival, Overheads, simulate
 from gesso_backend.serving import policy as policies
-from gesso_backend.serving.costs import Profile, RowCaps
+from gesso_backend.serving.costs import RowCaps
 
 # A step of one request takes a second, and so does one of two; the rest takes nothing.
-FLAT = Profile(
+FLAT = costs(
     {
         "text_encoder": {1: {2: 0.0}},
-        "vae_encoder": {simulator.LATENTS * simulator.FACTOR: {1: 0.0}},
-        "unet": {simulator.LATENTS: {2: 1.0, 4: 1.0}},
-        "vae_decoder": {simulator.LATENTS: {1: 0.0}},
+        "vae_encoder": {LATENTS * FACTOR: {1: 0.0}},
+        DENOISER: {LATENTS: {2: 1.0, 4: 1.0}},
+        "vae_decoder": {LATENTS: {1: 0.0}},
     }
 )
 ONE_AT_A_TIME = RowCaps(FLAT, 2, 1)
 
 
 def run(arrivals: list[Arrival], policy: str, caps: RowCaps = ONE_AT_A_TIME) -> list[float]:
-    return simulate(arrivals, policies.make(policy, caps, "unet"), FLAT).latencies
+    return simulate(arrivals, policies.make(policy, caps), FLAT).latencies
 
 
 def test_one_request_takes_its_own_time() -> None:
     """Guards the clock."""
     assert run([Arrival(5.0, 8)], "fifo") == [8.0]
     assert simulate(
-        [Arrival(0.0, 8)], policies.make("fifo", ONE_AT_A_TIME, "unet"), FLAT, Overheads(0.5, 0.25)
+        [Arrival(0.0, 8)], policies.make("fifo", ONE_AT_A_TIME), FLAT, Overheads(0.5, 0.25)
     ).latencies == [8.0 + 0.5 + 0.25 * (3 + 8 + 1)]
 
 
