@@ -27,7 +27,8 @@ def side_by_side(size: Size, checkpoint: Path, bundle: Path) -> tuple[list[float
     """(gesso's seconds, diffusers' seconds, gesso's seconds outside the engine calls)."""
     ours, theirs, overheads = [], [], []
     pipeline = diffusers_pipeline(checkpoint, size.steps)
-    with serve(bundle) as server, Client(server.grpc) as client:
+    # Without caches, as diffusers: all requests have the same prompt and picture.
+    with serve(bundle, "--cache-mib=0") as server, Client(server.grpc) as client:
         sides: dict[str, Callable[[int], tuple[float, float]]] = {
             "gesso": gesso(client, size.steps),
             "diffusers": lambda seed: (timed(lambda: pipeline(seed)), 0.0),
