@@ -11,7 +11,7 @@ import onnxruntime
 from benchmarks.gpu.model import Model
 from benchmarks.harness.alternate import timed
 from benchmarks.harness.paths import BIN
-from gesso_backend.engines.device import Device, cuda_runtime
+from gesso_backend.engines.tensorrt.device import Device, cuda_runtime
 
 
 def available() -> list[str]:

@@ -21,7 +21,7 @@ from benchmarks.harness.alternate import timed
 from benchmarks.harness.pictures import Pixels, middle, noise
 from benchmarks.harness.server import serve
 from benchmarks.harness.tensors import tensors
-from gesso_backend.service import Service
+from gesso_backend.serving.service import Service
 from gesso_client import Client
 
 REPEATS = 5
@@ -54,7 +54,7 @@ def measure(found: Findings, model: Model, bundle: Path, engine: str, options: a
         found.build_seconds = build(model, bundle, options.device)
     service = in_process.open_service(bundle=str(bundle), **settings)
     try:
-        found.kinds = dict(getattr(service.engines, "kinds", {}))
+        found.kinds = dict(service.engines.names)
         batching(found, model, service)
         picture = requests(found, model, service)
     finally:
@@ -68,16 +68,9 @@ def measure(found: Findings, model: Model, bundle: Path, engine: str, options: a
 
 def batching(found: Findings, model: Model, service: Service) -> None:
     """The denoiser's calls by rows, and whether a row knows its batch."""
-    bundle = service.bundle
-    spec, engine = bundle.denoiser, service.engines[bundle.kind.denoiser]
-    cells = model.side // bundle.vae.factor
-    tokens = max(tokenizer.max_length for tokenizer in bundle.tokenizers.values())
-    axes = {"batch": model.rows[-1], "height": cells, "width": cells, "tokens": tokens}
-    rng = np.random.default_rng(0)
-    shapes = {name: [axes[a] if isinstance(a, str) else a for a in port.shape] for name, port in spec.inputs.items()}
-    inputs = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
-    inputs["timestep"] = rng.uniform(1, 999, shapes["timestep"]).astype(np.float32)
-    (output,) = spec.outputs
+    bundle = in_process.bundle_of(service)
+    engine, inputs = service.engines.engine(bundle.denoiser), in_process.step_inputs(bundle, model.rows[-1], model.side)
+    (output,) = bundle.denoiser_spec.outputs
 
     def call(rows: int, first: int = 0) -> Any:
         return engine(**{name: array[first : first + rows] for name, array in inputs.items()})[output]
@@ -86,8 +79,9 @@ def batching(found: Findings, model: Model, service: Service) -> None:
     found.rows_equal = all(
         np.array_equal(call(rows)[row], alone[row]) for rows in range(2, model.rows[-1] + 1) for row in range(rows)
     )
-    ways = getattr(engine, "_ways", None) or getattr(getattr(engine, "_first", None), "_ways", {})
-    found.batch_sizes = sorted({size for way in ways.values() for size in way.sizes})
+    padded = getattr(engine, "_first", engine)  # of an engine with a fallback
+    batches = getattr(padded, "_batch_sizes", {}).values()
+    found.batch_sizes = sorted({size for each in batches for size in each.sizes})
     for rows in model.rows:
         found.step_ms[rows] = round(1000 * statistics.median(timed(lambda r=rows: call(r)) for _ in range(REPEATS)), 3)
 
@@ -119,15 +113,15 @@ def submit(model: Model, service: Service, seed: int) -> Callable[[], Answer]:
     inputs = tensors(
         noise(model.side), middle(model.side), PROMPT, num_inference_steps=model.steps, seed=seed, **PICTURE
     )
-    answer = in_process.submit(service, inputs)
+    answer, bundle = in_process.submit(service, inputs), in_process.bundle_of(service)
 
     def wait() -> Answer:
         painted = answer()
         timings = json.loads(painted.report)["timings_ms"]
-        networks = {name: ms / 1000 for name, ms in timings.items() if name in service.bundle.networks}
+        networks = {name: ms / 1000 for name, ms in timings.items() if name in bundle.networks}
         steps = painted.steps
-        denoiser = networks[service.bundle.kind.denoiser] * (len(steps) - 1) / len(steps)
-        idle = 1 - denoiser / (steps[-1] - steps[0])
+        in_steps = networks[bundle.denoiser] * (len(steps) - 1) / len(steps)
+        idle = 1 - in_steps / (steps[-1] - steps[0])
         return Answer(painted.picture, painted.seconds, sum(networks.values()), idle)
 
     return wait

@@ -8,10 +8,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from benchmarks.harness.pictures import Pixels
+from benchmarks.harness.tensors import Tensors
 from gesso_backend.errors import RequestError
-from gesso_backend.events import Event
-from gesso_backend.service import Service
+from gesso_backend.kinds.diffusion.bundle import DiffusionBundle
+from gesso_backend.serving.events import Event
+from gesso_backend.serving.service import Service
 from gesso_backend.settings import Settings
 
 
@@ -40,6 +44,24 @@ class _Channel:
 
     def cancelled(self) -> bool:
         return False
+
+
+def bundle_of(service: Service) -> DiffusionBundle:
+    """The service's bundle, of the one kind that is measured."""
+    bundle = service.kind.bundle
+    assert isinstance(bundle, DiffusionBundle)
+    return bundle
+
+
+def step_inputs(bundle: DiffusionBundle, rows: int, side: int) -> Tensors:
+    """Random inputs of the denoiser for pictures of `side` pixels, as float32."""
+    axes, rng = bundle.axes(rows, side, bundle.token_lengths[1]), np.random.default_rng(0)
+    shapes = {
+        name: [axes[axis] if isinstance(axis, str) else axis for axis in port.shape]
+        for name, port in bundle.denoiser_spec.inputs.items()
+    }
+    inputs = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    return inputs | {"timestep": rng.uniform(1, 999, shapes["timestep"]).astype(np.float32)}
 
 
 def open_service(**settings: Any) -> Service:

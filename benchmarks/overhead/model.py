@@ -6,6 +6,7 @@ what was seen is written when the server stops. Moments are CLOCK_MONOTONIC's, i
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import sys
@@ -15,9 +16,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from gesso_backend import service, triton_model
-from gesso_backend.engines import EngineSet
-from gesso_backend.loop import Loop
+from gesso_backend.engines import engine as engines_
+from gesso_backend.engines.engine import EngineSet
+from gesso_backend.serving.batch import Batch
+from gesso_backend.serving.loop import Loop
+from gesso_backend.triton.channel import TritonChannel
+from gesso_backend.triton.inpaint import InpaintModel
 
 LOG = "GESSO_BENCH_LOG"  # where to write
 TASKS = Path("/proc/self/task")
@@ -32,19 +36,19 @@ class Stopwatch:
         self._steps: Counter[int] = Counter()
 
     def install(self) -> None:
-        load, call, send = service.load_engines, Loop._call, triton_model.TritonChannel.send
+        load, call, send = engines_.load, Loop._call, TritonChannel.send
 
         def load_engines(*arguments: Any) -> EngineSet:
             before = set(TASKS.iterdir())
             engines = load(*arguments)
             self.engine_threads = sorted(int(task.name) for task in set(TASKS.iterdir()) - before)
-            timed = {name: self._timed(name, engine) for name, engine in engines.items()}
-            return EngineSet(timed, engines.kinds, engines.warnings)
+            timed = {name: self._timed(name, engine) for name, engine in engines.engines.items()}
+            return dataclasses.replace(engines, engines=timed)
 
-        def timed_call(loop: Loop, network: str, inputs: Any, jobs: Any, rows: int) -> Any:
-            outputs = call(loop, network, inputs, jobs, rows)
-            if network == loop._bundle.kind.denoiser:
-                seeds = [job.prepared.request.seed for job in jobs]
+        def timed_call(loop: Loop, batch: Batch) -> Any:
+            outputs = call(loop, batch)
+            if batch.step:
+                seeds = [branch.run.prepared.seed_of(branch.index) for branch in batch.branches]
                 self._steps.update(seeds)
                 self._last["steps"] = [(seed, self._steps[seed]) for seed in seeds]
             return outputs
@@ -55,7 +59,7 @@ class Stopwatch:
             if event.event == "progress":
                 self.sends.append((event.seed, event.step, started, time.monotonic_ns()))
 
-        service.load_engines, Loop._call, triton_model.TritonChannel.send = load_engines, timed_call, timed_send
+        engines_.load, Loop._call, TritonChannel.send = load_engines, timed_call, timed_send
 
     def _timed(self, name: str, engine: Any) -> Any:
         def run(**inputs: Any) -> Any:
@@ -82,7 +86,7 @@ class Stopwatch:
         Path(os.environ[LOG]).write_text(json.dumps(seen))
 
 
-class TritonPythonModel(triton_model.InpaintModel):
+class TritonPythonModel(InpaintModel):
     def initialize(self, args: Any) -> None:
         self._stopwatch = Stopwatch()
         self._stopwatch.install()

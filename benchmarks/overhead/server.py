@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from gesso_backend import repository, serve
+from gesso_backend.host import repository, serve
 
 MODEL = Path(__file__).with_name("model.py")
 

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.perf_analyzer.timings import PerfAnalyzerError, Timings, read_csv, read_export
-from gesso_backend import tritonserver
+from gesso_backend.host import tritonserver
 
 WHEEL, VERSION = "tritonclient==2.50.0", "2.50.0"
 MEMBER = f"tritonclient-{VERSION}.data/data/bin/perf_analyzer"

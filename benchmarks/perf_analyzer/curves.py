@@ -9,7 +9,7 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from benchmarks.harness.alternate import timed
-from gesso_backend import profile as profiles
+from gesso_backend.serving import measure
 
 TRIES = 5
 TOKENS = 77
@@ -18,7 +18,7 @@ TOKENS = 77
 def gesso_curve(cache: Path) -> dict[int, float]:
     """As the server measured it when it started with this cache."""
     (file,) = (cache / "gesso" / "profiles").glob("*.json")
-    seconds = profiles.read(file).seconds["unet"]
+    seconds = measure.read(file)["unet"]
     return dict(seconds[max(seconds)])
 
 

@@ -19,7 +19,7 @@ from benchmarks.perf_analyzer.curves import gesso_curve, torch_curve
 from benchmarks.perf_analyzer.pipeline import PIPELINE, pipeline
 from benchmarks.perf_analyzer.requests import input_file, requests
 from benchmarks.perf_analyzer.timings import PerfAnalyzerError, Timings
-from gesso_backend import tritonserver
+from gesso_backend.host import tritonserver
 
 CONCURRENCY = (1, 2, 4, 8)
 LOADS = (0.5, 0.8, 1.1)  # of what gesso does one request after another

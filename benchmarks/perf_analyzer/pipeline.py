@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.harness.server import Server, free_ports, wait_until_ready
-from gesso_backend import tritonserver
+from gesso_backend.host import tritonserver
 
 PIPELINE = "pipeline"
 PIPELINE_MODEL = Path(__file__).parent / "pipeline_model"

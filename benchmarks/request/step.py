@@ -8,24 +8,20 @@ from statistics import median
 import numpy as np
 
 from benchmarks.harness.alternate import alternate, timed
-from benchmarks.harness.in_process import open_service, submit
+from benchmarks.harness.in_process import bundle_of, open_service, step_inputs, submit
 from benchmarks.harness.machine import threads
 from benchmarks.harness.pictures import middle, noise
 from benchmarks.harness.tensors import tensors
 from benchmarks.request.size import PROMPT, REPEATS, SIDE, Size
 
+ROWS = 2  # of a step: with guidance
 
-def step_times(size: Size, bundle: Path) -> tuple[float, float]:
+
+def step_times(size: Size, folder: Path) -> tuple[float, float]:
     """(a step inside the loop, the bare denoiser call), seconds; the two alternate."""
-    service = open_service(bundle=str(bundle), threads=threads())
-    engine, spec = service.engines["unet"], service.bundle.networks["unet"]
-    rng = np.random.default_rng(0)
-    rows = {
-        name: rng.standard_normal(
-            [axis if isinstance(axis, int) else 2 if axis == "batch" else SIDE // 8 for axis in port.shape]
-        ).astype(port.dtype)
-        for name, port in spec.inputs.items()
-    }
+    service = open_service(bundle=str(folder), threads=threads())
+    bundle = bundle_of(service)
+    engine, rows = service.engines.engine(bundle.denoiser), step_inputs(bundle, ROWS, SIDE)
     inputs = tensors(noise(SIDE), middle(SIDE), PROMPT, scheduler="ddim", num_inference_steps=size.steps)
 
     def in_loop(number: int) -> float:

@@ -7,8 +7,8 @@ import statistics
 from collections.abc import Sequence
 
 from benchmarks.simulate.simulation import NONE, Arrival, Overheads, Request
-from gesso_backend.policy import NORMAL
-from gesso_backend.profile import Profile
+from gesso_backend.serving.costs import Costs
+from gesso_backend.serving.priority import NORMAL
 
 STEPS = (8, 20, 30, 50)  # the mix: each as likely as the others
 
@@ -24,13 +24,13 @@ def poisson(rate: float, count: int, seed: int, steps: Sequence[int] = STEPS) ->
     return arrivals
 
 
-def capacity(profile: Profile, overheads: Overheads = NONE, steps: Sequence[int] = STEPS) -> float:
+def capacity(costs: Costs, overheads: Overheads = NONE, steps: Sequence[int] = STEPS) -> float:
     """Requests a second, one after another."""
 
     def seconds(count: int) -> float:
         request, total = Request(0.0, count, NORMAL, 0.0), 0.0
         while (call := request.call) is not None:
-            total += profile.estimate(call.network, call.rows, call.pixels) + overheads.call
+            total += costs.estimate(call.network, call.rows, call.pixels) + overheads.call
             request.done += 1
         return total
 

@@ -14,11 +14,11 @@ from pathlib import Path
 
 from benchmarks.harness import page
 from benchmarks.simulate.arrivals import STEPS, capacity, poisson
-from benchmarks.simulate.curves import CURVES
+from benchmarks.simulate.curves import CURVES, costs
 from benchmarks.simulate.simulation import DENOISER, LATENTS, simulate
-from gesso_backend import policy as policies
-from gesso_backend import profile as profiles
-from gesso_backend.profile import Profile, RowCaps
+from gesso_backend.serving import measure
+from gesso_backend.serving import policy as policies
+from gesso_backend.serving.costs import Costs, RowCaps
 
 HEADS = ("load", "policy", "mean s", "p50 s", "p99 s", "longest s", "rows a step", "mean / fifo", "p50", "p99")
 
@@ -34,28 +34,28 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--requests", type=int, default=1000)
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args(arguments)
-    curves = {options.profile.stem: profiles.read(options.profile)} if options.profile else CURVES
-    for name, profile in curves.items():
-        caps = RowCaps(profile, 0, 0)
+    curves = {options.profile.stem: costs(measure.read(options.profile))} if options.profile else CURVES
+    for name, measured in curves.items():
+        caps = RowCaps(measured, 0, 0)
         print(f"\n{name}: a step takes at most {caps.cap(DENOISER, LATENTS)} rows, "
-              f"{capacity(profile, steps=options.steps):.2f} requests a second one after another\n")  # fmt: skip
+              f"{capacity(measured, steps=options.steps):.2f} requests a second one after another\n")  # fmt: skip
         print(page.table(HEADS, ()))
         for load in options.load:
-            sweep(profile, caps, load, options)
+            sweep(measured, caps, load, options)
     return 0
 
 
-def sweep(profile: Profile, caps: RowCaps, load: float, options: argparse.Namespace) -> None:
+def sweep(measured: Costs, caps: RowCaps, load: float, options: argparse.Namespace) -> None:
     contenders = {
-        "fifo": lambda: policies.make("fifo", caps, DENOISER),
-        **{f"srpt, patience {p:g}": (lambda p=p: policies.Ordered(caps, DENOISER, p)) for p in options.patience},
-        "request-batches": lambda: policies.make("request-batches", caps, DENOISER),
+        "fifo": lambda: policies.make("fifo", caps),
+        **{f"srpt, patience {p:g}": (lambda p=p: policies.Ordered(caps, p)) for p in options.patience},
+        "request-batches": lambda: policies.make("request-batches", caps),
     }
-    rate = load * capacity(profile, steps=options.steps)
+    rate = load * capacity(measured, steps=options.steps)
     fifo: dict[str, float] = {}
     for name, make in contenders.items():
         runs = [
-            simulate(poisson(rate, options.requests, seed, options.steps), make(), profile).row()
+            simulate(poisson(rate, options.requests, seed, options.steps), make(), measured).row()
             for seed in range(options.seeds)
         ]
         mean = {key: statistics.fmean(run[key] for run in runs) for key in runs[0]}

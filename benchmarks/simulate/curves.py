@@ -5,10 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from benchmarks.simulate.simulation import DENOISER, FACTOR, LATENTS
-from gesso_backend.profile import Profile
+from gesso_backend.serving.costs import Costs
 
-CURVES: Mapping[str, Profile] = {
-    "CPU, batching buys nothing": Profile(
+Seconds = Mapping[str, Mapping[int, Mapping[int, float]]]  # network -> pixels (or latents) -> rows -> seconds
+SEES = {"text_encoder": "tokens", "vae_encoder": "pixels", DENOISER: "latents", "vae_decoder": "pixels"}
+
+
+def costs(seconds: Seconds) -> Costs:
+    return Costs(seconds, SEES)
+
+
+CURVES: Mapping[str, Costs] = {
+    "CPU, batching buys nothing": costs(
         {
             "text_encoder": {1: {2: 0.004}},
             "vae_encoder": {LATENTS * FACTOR: {1: 0.02}},
@@ -16,7 +24,7 @@ CURVES: Mapping[str, Profile] = {
             "vae_decoder": {LATENTS: {1: 0.04}},
         }
     ),
-    "GPU, a row in 16 costs a quarter": Profile(
+    "GPU, a row in 16 costs a quarter": costs(
         {
             "text_encoder": {1: {2: 0.004, 16: 0.008}},
             "vae_encoder": {LATENTS * FACTOR: {1: 0.01, 4: 0.03}},
@@ -27,11 +35,11 @@ CURVES: Mapping[str, Profile] = {
 }
 
 
-def paced(profile: Profile, factor: float) -> Profile:
-    """The profile of a machine on which every call takes `factor` times as long."""
-    return Profile(
+def paced(measured: Costs, factor: float) -> Costs:
+    """The costs on a machine on which every call takes `factor` times as long."""
+    return costs(
         {
             network: {size: {rows: factor * took for rows, took in times.items()} for size, times in sizes.items()}
-            for network, sizes in profile.seconds.items()
+            for network, sizes in measured.seconds.items()
         }
     )

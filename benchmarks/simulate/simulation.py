@@ -1,6 +1,6 @@
 """Requests on a virtual clock, in the order and the batches that a serving policy gives them.
 
-A network call takes what the profile says, and nothing else takes any time but `Overheads`. The load benchmark holds
+A network call takes what the costs say, and nothing else takes any time but `Overheads`. The load benchmark holds
 two points of it against the real server.
 """
 
@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from benchmarks.harness.quantiles import quantile
-from gesso_backend.policy import NORMAL, Policy
-from gesso_backend.profile import Profile
+from gesso_backend.kinds.kind import Work
+from gesso_backend.serving.costs import Costs
+from gesso_backend.serving.policy import Policy
+from gesso_backend.serving.priority import NORMAL
 
 DENOISER = "unet"
 ROWS = 2  # of a step: with guidance
@@ -49,6 +51,10 @@ class Call:
     def key(self) -> str:
         return self.network
 
+    @property
+    def step(self) -> bool:
+        return self.network == DENOISER
+
 
 @dataclass(eq=False)
 class Request:
@@ -57,13 +63,16 @@ class Request:
     submitted: float
     steps: int
     priority: str
-    step_seconds: float
+    call_seconds: float  # of a step, run alone
     done: int = 0  # of all its calls
-    step_rows: int = ROWS
-    latent_shape: tuple[int, int] = (1, LATENTS)
 
     @property
-    def steps_left(self) -> int:
+    def work(self) -> Work:
+        return Work(DENOISER, self.steps, ROWS, (1, LATENTS))
+
+    @property
+    def calls_left(self) -> int:
+        """Steps."""
         return self.steps - max(0, min(self.done - len(PHASES), self.steps))
 
     @property
@@ -72,7 +81,7 @@ class Request:
         if self.done < len(PHASES):
             vae = PHASES[self.done] != "text_encoder"
             return Call(PHASES[self.done], 1 if vae else ROWS, LATENTS * FACTOR if vae else 1)
-        if self.steps_left:
+        if self.calls_left:
             return Call(DENOISER, ROWS, LATENTS)
         return Call("vae_decoder", 1, LATENTS) if self.done == len(PHASES) + self.steps else None
 
@@ -81,7 +90,7 @@ class Request:
 class Waiting:
     """A request that waits for its next call."""
 
-    job: Request
+    run: Request
     arrival: int
     call: Call
 
@@ -108,7 +117,7 @@ class Outcome:
 def simulate(
     arrivals: Sequence[Arrival],
     policy: Policy,
-    profile: Profile,
+    costs: Costs,
     overheads: Overheads = NONE,
 ) -> Outcome:
     """Run the arrivals (in order of time) to their end."""
@@ -122,7 +131,7 @@ def simulate(
             now = max(now, coming[-1].at)
         while coming and coming[-1].at <= now:
             arrival = coming.pop()
-            step_seconds = profile.estimate(DENOISER, ROWS, LATENTS)
+            step_seconds = costs.estimate(DENOISER, ROWS, LATENTS)
             request = Request(arrival.at, arrival.steps, arrival.priority, step_seconds)
             first = request.call
             assert first is not None
@@ -130,15 +139,15 @@ def simulate(
         batch = list(policy.next(ready))
         call = batch[0].call
         together = sum(each.call.rows for each in batch)
-        now += profile.estimate(call.network, together, call.pixels) + overheads.call
-        if call.network == DENOISER:
+        now += costs.estimate(call.network, together, call.pixels) + overheads.call
+        if call.step:
             rows.append(together)
         for each in batch:
-            each.job.done += 1
-            following = each.job.call
+            each.run.done += 1
+            following = each.run.call
             if following is None:
                 ready.remove(each)
-                latencies[each.arrival] = now - each.job.submitted + overheads.request
+                latencies[each.arrival] = now - each.run.submitted + overheads.request
             else:
                 each.call = following
     return Outcome(latencies, now - arrivals[0].at, rows)

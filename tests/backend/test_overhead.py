@@ -12,7 +12,8 @@ def test_a_server_loads_no_picture_format() -> None:
     Pillow is there to resize arrays; its formats are plugins, which it imports when a file is opened or saved.
     """
     program = (
-        "import sys, gesso_backend.pixels.canvas, gesso_backend.kinds.diffusion.finish, gesso_backend.serving.service, gesso_backend.serving.outbox\n"
+        "import sys, gesso_backend.pixels.canvas, gesso_backend.kinds.diffusion.paint\n"
+        "import gesso_backend.serving.service, gesso_backend.serving.outbox\n"
         "import numpy as np\n"
         "from PIL import Image\n"
         "Image.fromarray(np.zeros((8, 8, 3), np.uint8)).resize((16, 16))\n"

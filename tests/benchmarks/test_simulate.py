@@ -31,9 +31,9 @@ def run(arrivals: list[Arrival], policy: str, caps: RowCaps = ONE_AT_A_TIME) -> 
 def test_one_request_takes_its_own_time() -> None:
     """Guards the clock."""
     assert run([Arrival(5.0, 8)], "fifo") == [8.0]
-    assert simulate(
-        [Arrival(0.0, 8)], policies.make("fifo", ONE_AT_A_TIME), FLAT, Overheads(0.5, 0.25)
-    ).latencies == [8.0 + 0.5 + 0.25 * (3 + 8 + 1)]
+    assert simulate([Arrival(0.0, 8)], policies.make("fifo", ONE_AT_A_TIME), FLAT, Overheads(0.5, 0.25)).latencies == [
+        8.0 + 0.5 + 0.25 * (3 + 8 + 1)
+    ]
 
 
 def test_fifo_is_first_come_first_served() -> None:
