@@ -96,14 +96,14 @@ def evaluate(
     details: dict[str, Any] = {name: samples for name, (_, samples) in verdict.items()}
     details["processes"] = [asdict(process) for process in memory]
     bands = [
-        Band("add", add, (("asked", asked(add)), ("answered", added))),
-        Band("replace", replace, (("asked", asked(replace)), ("answered", replaced))),
-        Band("remove", remove, (("asked", asked(remove)), ("answered", removed), ("truth", [q.empty for q in remove]))),
+        Band("add", add, (("asked", shown(add)), ("answered", added))),
+        Band("replace", replace, (("asked", shown(replace)), ("answered", replaced))),
+        Band("remove", remove, (("asked", shown(remove)), ("answered", removed), ("truth", [q.empty for q in remove]))),
     ]
     return rows, details, bands
 
 
-def asked(questions: Sequence[Question]) -> list[Pixels]:
+def shown(questions: Sequence[Question]) -> list[Pixels]:
     return [outlined(question) for question in questions[:COLUMNS]]
 
 
