@@ -19,7 +19,7 @@ def alternate(sides: Mapping[str, Callable[[int], T]], rounds: int) -> Iterator[
     A side is called with the round's number. The first round, 0, warms the sides up: leave its times out.
     """
     for number in range(rounds):
-        order = list(sides) if number % 2 else list(reversed(sides))
+        order = list(sides)[:: 1 if number % 2 else -1]
         found = {name: sides[name](number) for name in order}
         yield {name: found[name] for name in sides}
 
