@@ -35,11 +35,11 @@ demo: setup  ## add, replace and remove a thing in a picture, through a real Tri
 
 test: setup  ## all tests but the slow ones, real Triton included
 	@GESSO_PARITY=$(PARITY) $(RUN) -m pytest -m "not slow and not gpu" -n 2 --dist loadfile
-	@$(RUN) benchmarks/models.py --check $(PARITY)
+	@$(RUN) -m benchmarks models --check $(PARITY)
 
 models: setup  ## the tables of docs/models.md and the README, from the parity tests
 	@GESSO_PARITY=$(PARITY) $(RUN) -m pytest tests/e2e/test_parity.py tests/e2e/test_families.py
-	@$(RUN) benchmarks/models.py --write $(PARITY)
+	@$(RUN) -m benchmarks models --write $(PARITY)
 
 test-slow: setup  ## the tests that take minutes each
 	@$(RUN) -m pytest -m "slow and not gpu"
@@ -59,32 +59,32 @@ format: setup  ## let ruff rewrite the code
 
 test-gpu: setup  ## on a machine with a GPU: engines built, verified, served, compared, measured; one report
 	@$(RUN) -m pytest -m gpu
-	@$(RUN) benchmarks/gpu.py
+	@$(RUN) -m benchmarks gpu
 
 bench-gpu: setup  ## the GPU's numbers alone
-	@$(RUN) benchmarks/gpu.py
+	@$(RUN) -m benchmarks gpu
 
 bench-load: setup  ## the scheduler under load (about half an hour)
-	@$(RUN) benchmarks/load.py
+	@$(RUN) -m benchmarks load
 
 bench-peers: setup  ## gesso beside its peers on a CPU, in their own environments (half an hour)
-	@$(RUN) benchmarks/peers.py prepare
-	@$(RUN) benchmarks/peers.py measure
-	@$(RUN) benchmarks/peers.py write
+	@$(RUN) -m benchmarks peers prepare
+	@$(RUN) -m benchmarks peers measure
+	@$(RUN) -m benchmarks peers write
 
 bench-triton: setup  ## perf_analyzer against gesso and a diffusers pipeline in Triton (about 10 minutes)
 	@$(PIP) -c constraints.txt matplotlib
-	@$(RUN) benchmarks/perf.py --write
+	@$(RUN) -m benchmarks perf_analyzer --write
 
 bench-overhead: setup  ## where a server's time outside the engines goes (10 GB of memory)
 	@$(PIP) -c constraints.txt py-spy
-	@$(RUN) benchmarks/overhead.py --write
+	@$(RUN) -m benchmarks overhead --write
 
 bench-crop: setup  ## what cropping saves, and what it costs in quality (a quarter of an hour)
-	@$(RUN) benchmarks/crop.py
+	@$(RUN) -m benchmarks crop
 
 bench: setup  ## the numbers of docs/benchmarks.md, measured here (about half an hour)
-	@$(RUN) benchmarks/bench.py
+	@$(RUN) -m benchmarks request
 
 readme-images: setup  ## the pictures that the README opens with
 	@$(RUN) examples/demo.py --out docs/images
@@ -92,7 +92,7 @@ readme-images: setup  ## the pictures that the README opens with
 train-demo-model: setup  ## train the shipped model from nothing (hours on 2 cores; stop and go on at will)
 	@$(RUN) -m training.train
 
-eval-demo-model: setup  ## the shipped model against its bars, into docs/demo-model.md
+eval-demo-model: setup  ## the shipped model against its targets, into docs/demo-model.md
 	@$(PIP) -c constraints.txt opencv-python-headless
 	@$(RUN) -m training.evaluation.evaluate --write
 

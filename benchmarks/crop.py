@@ -1,11 +1,11 @@
 """What cropping saves and what it costs in quality (`make bench-crop`), through a real Triton.
 
-    python benchmarks/crop.py --write          about a quarter of an hour
+    python -m benchmarks crop --write          about a quarter of an hour
 
 Scenes of the shipped model's world, none of which it was trained on, with a thing to add or to remove under a box of
 about a tenth of the picture. Each is painted on the whole picture, on the automatic crop, and on that crop scaled to
 the model's own size (by the client, and back), as web UIs do it. Two sizes: pictures four times as wide as the model's
-own size, and pictures of its own size, which are worked on whole unless a smaller crop is asked for. Kinds are told by
+own size, and pictures of its own size, which are worked on whole unless a smaller crop is asked for. Kinds are read by
 the independent classifier, colours by the colour reader; removal is held against the true scene.
 """
 
@@ -13,11 +13,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,28 +24,27 @@ import numpy as np
 import torch
 from PIL import Image
 
-ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "examples"), str(Path(__file__).parent)]
-
-from bench import machine, put  # noqa: E402
-from demo import SHIPPED, export_shipped, serve  # noqa: E402
-from gesso_client import Client  # noqa: E402
-from training.evaluation import measures, seeds, tasks  # noqa: E402
-from training.evaluation.classifier import read_kinds, train_classifier  # noqa: E402
-from training.evaluation.colour import read_colour  # noqa: E402
-from training.model import SIZE  # noqa: E402
-from training.scenes import COLOURS, draw  # noqa: E402
-from training.scenes.captions import PLACE_WORDS, TIME_WORDS  # noqa: E402
-from training.scenes.masks import box_mask  # noqa: E402
+from benchmarks.harness import page
+from benchmarks.harness.artefacts import shipped
+from benchmarks.harness.machine import line, machine
+from benchmarks.harness.paths import CHECKPOINTS, DOCS, RESULTS
+from benchmarks.harness.pictures import Pixels
+from benchmarks.harness.server import serve
+from gesso_client import Client
+from training.evaluation import measures, seeds, tasks
+from training.evaluation.classifier import read_kinds, train_classifier
+from training.evaluation.colour import read_colour
+from training.model import SIZE
+from training.scenes import COLOURS, draw
+from training.scenes.captions import PLACE_WORDS, TIME_WORDS
+from training.scenes.masks import box_mask
 
 COVERAGE = (0.06, 0.15)  # of the picture, by the mask
 STEPS = 20
 GUIDANCE = 3.0
-PAGE = ROOT / "docs" / "benchmarks.md"
+PAGE = DOCS / "benchmarks.md"
 MARK = "<!-- measured by `make bench-crop` -->"
-RESULTS = ROOT / "benchmarks" / "results" / "crop.json"
-
-Pixels = np.ndarray[Any, Any]
+FILE = RESULTS / "crop.json"
 
 
 @dataclass(frozen=True)
@@ -66,7 +63,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Outcome:
-    way: str
+    method: str
     kind: float  # shares
     colour: float
     removal_db: float
@@ -74,22 +71,21 @@ class Outcome:
     seconds: float  # median of a request, one at a time
 
 
-Way = Callable[[Client, Question], tuple[Pixels, float]]  # the picture, and the share of it that was worked on
+Method = Callable[[Client, Question], tuple[Pixels, float]]  # the picture, and the share of it that was worked on
 
 
-def main() -> int:
+def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--work", type=Path, default=ROOT / "checkpoints" / "little-world-training")
+    parser.add_argument("--work", type=Path, default=CHECKPOINTS / "little-world-training")
     parser.add_argument("--large", type=int, default=24, help="scenes of 512 px, for adding and for removing")
     parser.add_argument("--native", type=int, default=60, help="scenes of the model's own size")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks.md")
-    options = parser.parse_args()
-    export_shipped(SHIPPED)
+    options = parser.parse_args(arguments)
     classifier = train_classifier(options.work, torch.device("cpu"))
     scenes = {"large": options.large, "native": options.native}
-    record: dict[str, Any] = {"machine": machine(len(os.sched_getaffinity(0))), "scenes": scenes}
-    with serve(SHIPPED, "--cache-mib=0") as url, Client(url) as client:
-        for name, side, count, ways in (
+    record: dict[str, Any] = {"machine": machine(), "scenes": scenes}
+    with serve(shipped(), "--cache-mib=0") as server, Client(server.grpc) as client:
+        for name, side, count, methods in (
             ("large", 4 * SIZE, options.large, {"whole picture": direct(-1), "automatic crop": direct(None),
                                                 "crop at the model's own size": scaled(SIZE // 4, SIZE)}),
             ("native", SIZE, options.native, {"whole picture": direct(-1), "crop, 8 px around the mask": direct(8),
@@ -97,13 +93,15 @@ def main() -> int:
                                               "crop of 16 px, scaled up to the model's own size": scaled(16, 1)}),
         ):  # fmt: skip
             add, remove = questions(side, count)
-            record[name] = [asdict(judged(way, ask, client, classifier, add, remove)) for way, ask in ways.items()]
+            record[name] = [
+                asdict(judged(method, answer, client, classifier, add, remove)) for method, answer in methods.items()
+            ]
             print(json.dumps(record[name], indent=1), flush=True)
     tables = markdown(record)
     print(tables)
     if options.write:
-        RESULTS.write_text(json.dumps(record, indent=2) + "\n")
-        put(PAGE, MARK, tables)
+        FILE.write_text(json.dumps(record, indent=2) + "\n")
+        page.put(PAGE, MARK, tables)
     return 0
 
 
@@ -133,21 +131,21 @@ def questions(side: int, count: int) -> tuple[list[Question], list[Question]]:
     raise AssertionError("not enough scenes")
 
 
-def direct(crop: int | None) -> Way:
+def direct(crop: int | None) -> Method:
     """As gesso does it. crop: `padding_mask_crop`."""
 
-    def ask(client: Client, question: Question) -> tuple[Pixels, float]:
+    def answer(client: Client, question: Question) -> tuple[Pixels, float]:
         result = paint(client, question.image, question.mask, question, crop)
         height, width = result.report["working_size"]
         return np.asarray(result.image), height * width / question.mask.size
 
-    return ask
+    return answer
 
 
-def scaled(margin: int, least: int) -> Way:
+def scaled(margin: int, least: int) -> Method:
     """A crop with `margin` around the mask and at least `least` a side, scaled to the model's own size and back."""
 
-    def ask(client: Client, question: Question) -> tuple[Pixels, float]:
+    def answer(client: Client, question: Question) -> tuple[Pixels, float]:
         top, bottom = span(question.mask.any(axis=1), margin, least)
         left, right = span(question.mask.any(axis=0), margin, least)
         crop = np.s_[top:bottom, left:right]
@@ -161,7 +159,7 @@ def scaled(margin: int, least: int) -> Way:
         picture[crop] = np.where(question.mask[crop][..., None], back, question.image[crop])
         return picture, size[0] * size[1] / question.mask.size
 
-    return ask
+    return answer
 
 
 def span(inside: Pixels, margin: int, least: int) -> tuple[int, int]:
@@ -178,11 +176,13 @@ def paint(client: Client, image: Pixels, mask: Pixels, question: Question, crop:
     )  # fmt: skip
 
 
-def judged(way: str, ask: Way, client: Client, classifier: Any, add: list[Question], remove: list[Question]) -> Outcome:
+def judged(
+    method: str, answer: Method, client: Client, classifier: Any, add: list[Question], remove: list[Question]
+) -> Outcome:
     pictures, shares, seconds = [], [], []
     for question in add + remove:
         started = time.perf_counter()
-        picture, share = ask(client, question)
+        picture, share = answer(client, question)
         seconds.append(time.perf_counter() - started)
         pictures.append(picture)
         shares.append(share)
@@ -192,7 +192,7 @@ def judged(way: str, ask: Way, client: Client, classifier: Any, add: list[Questi
     colours = [read_colour(p, small(q.truth), mask) for p, q, mask in zip(added, add, masks, strict=True)]
     pairs = zip(pictures[len(add) :], remove, strict=True)
     return Outcome(
-        way,
+        method,
         statistics.fmean(kind == question.kind for kind, question in zip(kinds, add, strict=True)),
         statistics.fmean(colour == question.colour for colour, question in zip(colours, add, strict=True)),
         statistics.fmean(measures.psnr(picture, question.truth, question.mask) for picture, question in pairs),
@@ -207,23 +207,14 @@ def small(picture: Pixels) -> Pixels:
 
 
 def markdown(record: dict[str, Any]) -> str:
-    lines = []
+    tables = []
     for name, side in (("large", 4 * SIZE), ("native", SIZE)):
-        count, rows = record["scenes"][name], [Outcome(**row) for row in record[name]]
-        lines += [
-            f"| {side} px, {count} scenes each | pixels worked on | time / whole | the right kind | the right colour "
-            "| removal |",
-            "|---" * 6 + "|",
-        ]
-        for row in rows:
-            lines.append(
-                f"| {row.way} | {row.pixels:.2f} | {row.seconds / rows[0].seconds:.2f} | {row.kind:.0%} "
-                f"| {row.colour:.0%} | {row.removal_db:.1f} dB |"
-            )
-        lines.append("")
-    about = ", ".join(f"{key} {value}" for key, value in record["machine"].items())
-    return "\n".join([*lines, f"Machine and versions: {about}."])
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        heads = [f"{side} px, {record['scenes'][name]} scenes each", "pixels worked on", "time / whole"]
+        outcomes = [Outcome(**row) for row in record[name]]
+        rows = [
+            (each.method, f"{each.pixels:.2f}", f"{each.seconds / outcomes[0].seconds:.2f}",
+             f"{each.kind:.0%}", f"{each.colour:.0%}", f"{each.removal_db:.1f} dB")
+            for each in outcomes
+        ]  # fmt: skip
+        tables.append(page.table([*heads, "the right kind", "the right colour", "removal"], rows))
+    return "\n\n".join([*tables, line(record["machine"])])

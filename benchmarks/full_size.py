@@ -1,37 +1,39 @@
-"""Full-size models, really exported and run for one step on this machine, against torch. By hand: it takes an hour.
+"""Full-size models, really exported and run for one step on this machine, against torch.
 
-    python benchmarks/full_size.py                            all of CASES
-    python benchmarks/full_size.py sd15-inpaint-fp16          some of them
+    python -m benchmarks full_size                            all of CASES
+    python -m benchmarks full_size sd15-inpaint-fp16          some of them
 
-For each: a checkpoint of the published architecture with random weights is made, exported (which verifies every network
-against torch at three shapes), opened as the server opens it, and asked for one inpainting step; diffusers' pipeline
-does the same in float32. Every stage is a process of its own, so that its peak memory is its own. Results are added to
-benchmarks/results/full-size.json.
+By hand: it takes an hour. For each: a checkpoint of the published architecture with random weights is made, exported
+(which verifies every network against torch at three shapes), opened as the server opens it, and asked for one
+inpainting step; diffusers' pipeline does the same in float32. Every stage is a process of its own, so that its peak
+memory is its own. Results are added to benchmarks/results/full-size.json.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import os
 import platform
 import resource
 import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
-from importlib.metadata import version
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "benchmarks" / "results" / "full-size.json"
-SCRATCH = ROOT / "checkpoints"
+from benchmarks.harness.artefacts import MAKER
+from benchmarks.harness.machine import threads, versions
+from benchmarks.harness.paths import BIN, CHECKPOINTS, RESULTS, ROOT
+from benchmarks.harness.pictures import Pixels
+from benchmarks.harness.tensors import tensors
+
+FILE = RESULTS / "full-size.json"
 PACKAGES = ("torch", "diffusers", "transformers", "onnx", "onnxruntime")
 SIDE = 512  # pixels
 SEED = 7
@@ -40,50 +42,63 @@ PROMPT = "a hot air balloon over the sea"
 
 @dataclass(frozen=True)
 class Case:
-    checkpoint: Mapping[str, Any]  # options of the preset's maker in examples/random_checkpoint.py
-    precision: str
+    """preset, half and architecture: options of examples/random_checkpoint.py."""
+
+    preset: str
     pipeline: str | None  # None: it is exported only
+    half: bool = True
+    precision: str = "fp16"
+    architecture: Mapping[str, int] = field(default_factory=dict)
 
 
 def _t5(layers: int) -> Case:
     """T5 XXL with fewer or all of its 24 layers, beside a tiny FLUX: whose export takes how much memory."""
     sizes = {"t5_hidden": 4096, "t5_inner": 10240, "t5_heads": 64, "t5_head_size": 64, "t5_vocabulary": 32128}
-    return Case({"preset": "flux-tiny", "half": True, "t5_layers": layers, **sizes}, "fp16", None)
+    return Case("flux-tiny", None, architecture={"t5_layers": layers, **sizes})
 
 
 CASES = {
-    "sd15-inpaint-fp32": Case({"preset": "sd15"}, "fp32", "StableDiffusionInpaintPipeline"),
-    "sd15-inpaint-fp16": Case({"preset": "sd15", "half": True}, "fp16", "StableDiffusionInpaintPipeline"),
-    "sdxl-inpaint-fp16": Case({"preset": "sdxl", "half": True}, "fp16", "StableDiffusionXLInpaintPipeline"),
+    "sd15-inpaint-fp32": Case("sd15", "StableDiffusionInpaintPipeline", half=False, precision="fp32"),
+    "sd15-inpaint-fp16": Case("sd15", "StableDiffusionInpaintPipeline"),
+    "sdxl-inpaint-fp16": Case("sdxl", "StableDiffusionXLInpaintPipeline"),
     "t5-3-layers-fp16": _t5(3),
     "t5-6-layers-fp16": _t5(6),
 }
 
 
-def main() -> None:
-    if sys.argv[1:2] == ["--stage"]:
-        STAGES[sys.argv[2]](CASES[sys.argv[3]], Path(sys.argv[4]))
-        return
-    for name in sys.argv[1:] or CASES:
-        SCRATCH.mkdir(exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="full-size-", dir=SCRATCH) as folder:
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"{', '.join(CASES)} (all)")
+    parser.add_argument("--stage", choices=STAGES, help=argparse.SUPPRESS)  # this program's own use, with --folder
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if unknown := set(options.cases) - set(CASES):
+        parser.error(f"there is no {', '.join(sorted(unknown))}")
+    if options.stage:
+        STAGES[options.stage](CASES[options.cases[0]], options.folder)
+        return 0
+    for name in options.cases or CASES:
+        CHECKPOINTS.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="full-size-", dir=CHECKPOINTS) as folder:
             found = measure(name, Path(folder))
         print(json.dumps(found, indent=2), flush=True)
-        results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-        RESULTS.write_text(json.dumps({**results, name: found}, indent=2) + "\n")
+        results = json.loads(FILE.read_text()) if FILE.exists() else {}
+        FILE.write_text(json.dumps({**results, name: found}, indent=2) + "\n")
+    return 0
 
 
 def measure(name: str, folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {
         "side": SIDE,
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": threads(),
         "python": platform.python_version(),
-        "versions": {package: version(package) for package in PACKAGES},
+        "versions": versions(PACKAGES),
     }
     for stage in STAGES if CASES[name].pipeline else ("make", "export"):
         before = time.monotonic()
         done = subprocess.run(
-            [sys.executable, __file__, "--stage", stage, name, str(folder)],
+            [sys.executable, "-m", "benchmarks", "full_size", name, "--stage", stage, "--folder", str(folder)],
+            cwd=ROOT,
             check=True,
             stdout=subprocess.PIPE,
             text=True,
@@ -105,57 +120,32 @@ def measure(name: str, folder: Path) -> dict[str, Any]:
 
 
 def make(case: Case, folder: Path) -> None:
-    sys.path.insert(0, str(ROOT / "examples"))
-    from random_checkpoint import MAKERS
-
-    MAKERS[case.checkpoint["preset"]](folder / "checkpoint", **case.checkpoint)
-    report()
+    """In a child, as the exporter: the memory reported is the maker's own."""
+    command = [sys.executable, str(MAKER), str(folder / "checkpoint"), "--preset", case.preset]
+    command += ["--architecture", json.dumps(dict(case.architecture)), *(["--half"] if case.half else [])]
+    subprocess.run(command, check=True, stdout=2)
+    report(resource.RUSAGE_CHILDREN)
 
 
 def export(case: Case, folder: Path) -> None:
     """In a child: the memory reported is the exporter's own."""
-    command = [str(Path(sys.executable).with_name("gesso-export")), str(folder / "checkpoint")]
-    subprocess.run([*command, "--out", str(folder / "bundle"), "--precision", case.precision], check=True, stdout=2)
+    command = [str(BIN / "gesso-export"), str(folder / "checkpoint"), "--out", str(folder / "bundle")]
+    subprocess.run([*command, "--precision", case.precision], check=True, stdout=2)
     report(resource.RUSAGE_CHILDREN)
 
 
 def gesso(case: Case, folder: Path) -> None:
     """The service as it runs inside Triton, without Triton."""
-    from gesso_backend.service import Service
-    from gesso_backend.settings import Settings
+    from benchmarks.harness import in_process
 
-    done, images, errors = threading.Event(), [], []
-
-    class Channel:
-        def send(self, event: Any) -> None:
-            if event.event == "image":
-                images.append(event.image)
-
-        def close(self, error: Any) -> None:
-            errors.append(error)
-            done.set()
-
-        def cancelled(self) -> bool:
-            return False
-
-    service = Service.load(Settings(bundle=str(folder / "bundle"), stall_seconds=3600))
-    inputs = {
-        "prompt": np.array([PROMPT.encode()], object),
-        "image": picture(),
-        "mask_image": mask(),
-        "num_inference_steps": np.array([1], np.int32),
-        "guidance_scale": np.array([1.0], np.float32),
-        "strength": np.array([1.0], np.float32),
-        "scheduler": np.array([b"ddim"], object),
-        "latent_blend": np.array([False]),
-        "padding_mask_crop": np.array([-1], np.int32),
-        "seed": np.array([SEED], np.int64),
-    }
-    service.submit(inputs, Channel())
-    done.wait()
+    service = in_process.open_service(bundle=str(folder / "bundle"), stall_seconds=3600)
+    inputs = tensors(
+        picture(), mask(), PROMPT, num_inference_steps=1, guidance_scale=1.0, strength=1.0, scheduler="ddim",
+        latent_blend=False, padding_mask_crop=-1, seed=SEED,
+    )  # fmt: skip
+    painted = in_process.submit(service, inputs)()
     service.drain()
-    assert errors == [None], errors
-    np.save(folder / "ours.npy", images[0])
+    np.save(folder / "ours.npy", painted.picture)
     report()
 
 
@@ -185,17 +175,13 @@ def report(who: int = resource.RUSAGE_SELF) -> None:
     print(json.dumps({"peak_gb": round(resource.getrusage(who).ru_maxrss * 1024 / 1e9, 2)}))
 
 
-def picture() -> Any:
+def picture() -> Pixels:
     """[SIDE, SIDE, 3] uint8: smooth colours."""
     y, x = np.mgrid[0:SIDE, 0:SIDE] / SIDE
     return np.stack([255 * x, 255 * y, 255 * (1 - x) * y], axis=-1).astype(np.uint8)
 
 
-def mask() -> Any:
+def mask() -> Pixels:
     """[SIDE, SIDE] uint8: a disc to repaint."""
     y, x = np.mgrid[0:SIDE, 0:SIDE] / SIDE
     return np.where((x - 0.5) ** 2 + (y - 0.45) ** 2 < 0.09, 255, 0).astype(np.uint8)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,7 @@
 """The tables of docs/models.md and README.md: which model does what, and what each claim rests on.
 
-    python benchmarks/models.py --write RESULTS     new results of the parity tests (GESSO_PARITY=RESULTS pytest ...)
-    python benchmarks/models.py --check RESULTS     fail if they, or the pages, are not those in the repository
+    python -m benchmarks models --write RESULTS     new results of the parity tests (GESSO_PARITY=RESULTS pytest ...)
+    python -m benchmarks models --check RESULTS     fail if they, or the pages, are not those in the repository
 
 What is offered comes from the exporter's code, what is proved from the tests' results, what was done at full size from
 benchmarks/results/full-size.json and from the architectures that `gesso-export check-architecture` knows.
@@ -16,14 +16,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.harness import page
+from benchmarks.harness.paths import DOCS, RESULTS, ROOT
 from gesso_export.bundle.parameters import FLOW_SAMPLERS, SAMPLERS
 from gesso_export.precision import PRECISIONS
 from gesso_export.published.models import MODELS as PUBLISHED
 
-ROOT = Path(__file__).parent.parent
-PAGE, README = ROOT / "docs" / "models.md", ROOT / "README.md"
-PARITY = ROOT / "benchmarks" / "results" / "parity.json"
-FULL_SIZE = ROOT / "benchmarks" / "results" / "full-size.json"
+PAGE, README = DOCS / "models.md", ROOT / "README.md"
+PARITY, FULL_SIZE = RESULTS / "parity.json", RESULTS / "full-size.json"
 MARK = "<!-- made by benchmarks/models.py -->"
 TASKS = ("inpaint", "image_to_image", "text_to_image")
 
@@ -64,56 +64,39 @@ KINDS = (
 
 def overview(cases: Cases) -> str:
     """A line for each kind of model."""
-    lines = [
-        "| model | inpainting | equals diffusers | exports in | architecture checked | at full size | on a GPU |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    full = _full_size()
+    heads = ("model", "inpainting", "equals diffusers", "exports in", "architecture checked", "at full size")
+    rows, full = [], _full_size()
     for kind in KINDS:
         proved = [task.replace("_", "-") for task in TASKS if any(m in kind.models and t == task for m, t, _ in cases)]
         checked = [name for name in kind.architectures if name in PUBLISHED]
         done = [name.rpartition("-")[2] for name in full if name.rpartition("-")[0] in kind.architectures]
-        lines.append(
-            f"| {kind.title} | {'native' if kind.native else 'by blending'} | {', '.join(proved) or 'no'} | "
-            f"{', '.join(kind.precisions)} | {', '.join(checked) or 'no'} | {', '.join(done) or 'no'} | no |"
-        )
-    return "\n".join(lines)
+        lists = [", ".join(each) or "no" for each in (proved, kind.precisions, checked, done)]
+        rows.append([kind.title, "native" if kind.native else "by blending", *lists, "no"])
+    return page.table([*heads, "on a GPU"], rows)
 
 
 def details(cases: Cases) -> str:
     """A line for each kind of model and task."""
-    lines = [
-        "| model | task | samplers offered | of them held against diffusers' pipeline, in fp32 |",
-        "|---|---|---|---|",
-    ]
+    rows = []
     for kind in KINDS:
         for task in TASKS:
             proved = sorted({s for m, t, s in cases if m in kind.models and t == task})
-            lines.append(
-                f"| {kind.title} | {task.replace('_', '-')} | {len(kind.samplers)} | {', '.join(proved) or '-'} |"
-            )
-    return "\n".join(lines)
+            rows.append([kind.title, task.replace("_", "-"), len(kind.samplers), ", ".join(proved) or "-"])
+    return page.table(["model", "task", "samplers offered", "of them held against diffusers' pipeline, in fp32"], rows)
 
 
 def pages(cases: Cases) -> dict[Path, str]:
     """The two pages with their tables made anew."""
     made = {PAGE: [overview(cases), details(cases)], README: [overview(cases)]}
-    texts = {}
-    for path, tables in made.items():
-        parts = path.read_text(encoding="utf-8").split(MARK)
-        if len(parts) != 2 * len(tables) + 1:
-            raise SystemExit(f"{path.name}: expected {2 * len(tables)} lines {MARK}")
-        parts[1::2] = [f"\n{table}\n" for table in tables]
-        texts[path] = MARK.join(parts)
-    return texts
+    return {path: page.replaced(path.read_text(encoding="utf-8"), MARK, *tables) for path, tables in made.items()}
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--write", type=Path, metavar="RESULTS")
     what.add_argument("--check", type=Path, metavar="RESULTS")
-    options = parser.parse_args(argv)
+    options = parser.parse_args(arguments)
     results = options.write or options.check
     cases = {tuple(case) for case in json.loads(results.read_text())}
     if options.write:
@@ -133,7 +116,3 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _full_size() -> list[str]:
     return sorted(json.loads(FULL_SIZE.read_text())) if FULL_SIZE.exists() else []
-
-
-if __name__ == "__main__":
-    sys.exit(main())

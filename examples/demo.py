@@ -7,6 +7,7 @@ landscapes; `make demo BUNDLE=path` serves your own, and repaints a photograph.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import signal
 import socket
 import subprocess
@@ -19,6 +20,7 @@ from pathlib import Path
 
 from PIL import Image
 
+import gesso_export
 from gesso_client import Client, GessoError, Progress
 from gesso_client.bar import ProgressBar
 from gesso_client.events import Image as ImageEvent
@@ -72,13 +74,25 @@ class DemoError(Exception):
 
 
 def export_shipped(bundle: Path) -> None:
-    """Make the bundle of the shipped model unless it is there."""
-    if bundle.exists():
-        return
+    """Make the bundle of the shipped model unless it is there, and made from this checkpoint by this exporter."""
     if bundle != SHIPPED:
-        raise DemoError(f"{bundle} does not exist; gesso-export makes bundles")
+        if not bundle.exists():
+            raise DemoError(f"{bundle} does not exist; gesso-export makes bundles")
+        return
+    checkpoint, key = HERE / SHIPPED.name, SHIPPED.with_name(f"{SHIPPED.name}.key")
+    current = bundle_key(checkpoint)
+    if bundle.exists() and key.exists() and key.read_text() == current:
+        return
     print(f"exporting examples/{SHIPPED.name} (once)")
-    run([str(BIN / "gesso-export"), str(HERE / SHIPPED.name), "--out", str(bundle)])
+    run([str(BIN / "gesso-export"), str(checkpoint), "--out", str(bundle), "--force"])
+    key.write_text(current)
+
+
+def bundle_key(checkpoint: Path) -> str:
+    """Of all that the bundle is made from: the checkpoint and the exporter's code, so its schema too."""
+    exporter = Path(gesso_export.__file__).parent
+    files = sorted(path for path in checkpoint.rglob("*") if path.is_file()) + sorted(exporter.rglob("*.py"))
+    return hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)).hexdigest()
 
 
 def inpaint(client: Client, edit: Edit, steps: int, seed: int, out: Path) -> None:

@@ -14,6 +14,7 @@ random_sdxl.py and random_flux.py.
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -161,6 +162,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--preset", choices=sorted(MAKERS), default="tiny")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--half", action="store_true", help="store the weights as float16")
+    parser.add_argument(
+        "--architecture", type=json.loads, default={}, metavar="JSON", help='sizes to replace: {"unet_layers": 1}'
+    )
     some: dict[str, Any] = {"default": argparse.SUPPRESS}  # options that not every preset has
     parser.add_argument("--in-channels", type=int, choices=(4, 9), help="9 (default): inpainting; 4: plain", **some)
     parser.add_argument("--prediction-type", choices=("epsilon", "v_prediction"), **some)
@@ -168,12 +172,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--turbo", action="store_true", help="SDXL-Turbo's scheduler and native size", **some)
     parser.add_argument("--variant", choices=random_flux.VARIANTS, help="of FLUX.1; fill by default", **some)
     options = vars(parser.parse_args(argv))
-    out, preset = options.pop("out"), options["preset"]
+    out, preset, architecture = options.pop("out"), options["preset"], options.pop("architecture")
     maker = MAKERS[preset]
     if unknown := options.keys() - {"preset", "seed", "half"} - _OPTIONS[maker]:
         parser.error(f"{preset} has no option {', '.join('--' + name.replace('_', '-') for name in sorted(unknown))}")
     transformers.utils.logging.disable_progress_bar()
-    maker(out, **options)
+    maker(out, **options, **architecture)
     size = sum(file.stat().st_size for file in Path(out).rglob("*.safetensors"))
     print(f"{out}: {size / 1e6:.0f} MB of random weights ({preset})")
 

@@ -4,13 +4,12 @@
     python -m training.evaluation.evaluate --limit 4      the first questions of each task, to see that it runs
 
 What is measured goes to the work folder, or with --write into the repository: docs/demo-model.md, its picture, and
-benchmarks/results/demo-model.json. Exit status 1 when a bar is not met.
+benchmarks/results/demo-model.json. Exit status 1 when a target is not met.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -21,8 +20,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.bench import machine
-from examples.demo import BIN, run, serve
+from benchmarks.harness import processes
+from benchmarks.harness.artefacts import LITTLE_WORLD, exported
+from benchmarks.harness.machine import machine
+from benchmarks.harness.paths import CHECKPOINTS, ROOT
+from benchmarks.harness.server import serve
 from gesso_client import Client
 from training.evaluation import report, serving, tasks, verdicts
 from training.evaluation.classifier import train_classifier
@@ -31,16 +33,15 @@ from training.evaluation.sheet import COLUMNS, Band, outlined, sheet
 from training.evaluation.tasks import Question
 from training.scenes.scene import Pixels
 
-ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "demo-model.md"
 COUNTS = {"ceiling": 500, "vae": 200, "add": 200, "replace": 200, "remove": 150, "swap": 60}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--checkpoint", type=Path, default=ROOT / "examples" / "little-world")
+    parser.add_argument("--checkpoint", type=Path, default=LITTLE_WORLD)
     parser.add_argument(
-        "--work", type=Path, default=ROOT / "checkpoints" / "little-world-training", help="kept from run to run"
+        "--work", type=Path, default=CHECKPOINTS / "little-world-training", help="used again by the next run"
     )
     parser.add_argument("--limit", type=int, metavar="N", help="N questions of each task")
     parser.add_argument("--write", action="store_true", help="put table, picture and JSON into the repository")
@@ -52,14 +53,12 @@ def main() -> int:
     classifier = train_classifier(options.work, torch.device("cpu"))
     rows = verdicts.judges(classifier, counts["ceiling"])
     rows += verdicts.reconstruction(options.checkpoint, counts["vae"])
-    # Exported anew each time: what is measured is this checkpoint, never an older one's bundle.
-    bundle = options.work / "evaluated-bundle"
-    run([str(BIN / "gesso-export"), str(options.checkpoint), "--out", str(bundle), "--force"])
-    with serve(bundle) as url, Client(url) as client:
-        served, details, bands = ask(client, classifier, counts)
+    bundle = exported(options.checkpoint, options.work / "evaluated-bundle")
+    with serve(bundle) as server, Client(server.grpc) as client:
+        served, details, bands = evaluate(client, classifier, counts)
     rows += served
 
-    about = {**machine(len(os.sched_getaffinity(0))), "opencv": version("opencv-python-headless")}
+    about = {**machine(), "opencv": version("opencv-python-headless")}
     table = report.markdown(rows, about)
     print(table)
     out = ROOT if options.write else options.work / "evaluation"
@@ -71,7 +70,7 @@ def main() -> int:
     return 1 if any(row.met is False for row in rows) else 0
 
 
-def ask(
+def evaluate(
     client: Client, classifier: nn.Module, counts: Mapping[str, int]
 ) -> tuple[list[Row], dict[str, Any], list[Band]]:
     """Everything that takes the server: the rows, what each picture gave, and the pictures to show."""
@@ -91,20 +90,20 @@ def ask(
         "swap": verdicts.swapped(pairs, swapped),
     }
     seconds = serving.seconds_per_picture(client, add[0])
-    processes = serving.child_processes()
+    memory = processes.memory()
     rows = [row for found, _ in verdict.values() for row in found]
-    rows += verdicts.speed(seconds) + verdicts.memory(processes)
+    rows += verdicts.speed(seconds) + verdicts.memory(memory)
     details: dict[str, Any] = {name: samples for name, (_, samples) in verdict.items()}
-    details["processes"] = [asdict(process) for process in processes]
+    details["processes"] = [asdict(process) for process in memory]
     bands = [
-        Band("add", add, (("asked", asked(add)), ("answered", added))),
-        Band("replace", replace, (("asked", asked(replace)), ("answered", replaced))),
-        Band("remove", remove, (("asked", asked(remove)), ("answered", removed), ("truth", [q.empty for q in remove]))),
+        Band("add", add, (("asked", shown(add)), ("answered", added))),
+        Band("replace", replace, (("asked", shown(replace)), ("answered", replaced))),
+        Band("remove", remove, (("asked", shown(remove)), ("answered", removed), ("truth", [q.empty for q in remove]))),
     ]
     return rows, details, bands
 
 
-def asked(questions: Sequence[Question]) -> list[Pixels]:
+def shown(questions: Sequence[Question]) -> list[Pixels]:
     return [outlined(question) for question in questions[:COLUMNS]]
 
 

@@ -1,4 +1,4 @@
-"""The table of what was measured, each value beside its bar."""
+"""The table of what was measured, each value beside its target."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.bench import put
+from benchmarks.harness import page
+from benchmarks.harness.machine import line
 
 MARK = "<!-- measured by `make eval-demo-model` -->"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One value. Without `least` and `most` it has no bar, and is there to be read."""
+    """One value. Without `least` and `most` it has no target, and is there to be read."""
 
     task: str
     what: str
@@ -31,23 +32,20 @@ class Row:
         return (self.least is None or self.value >= self.least) and (self.most is None or self.value <= self.most)
 
     def cells(self) -> tuple[str, str, str, str, str]:
-        bars = [
-            f"{sign} {_text(bar, self.unit)}" for sign, bar in (("≥", self.least), ("≤", self.most)) if bar is not None
-        ]
+        bounds = [(sign, bound) for sign, bound in (("≥", self.least), ("≤", self.most)) if bound is not None]
+        target = ", ".join(f"{sign} {_text(bound, self.unit)}" for sign, bound in bounds)
         met = {True: "yes", False: "**no**", None: ""}[self.met]
-        return (self.task, self.what, _text(self.value, self.unit), ", ".join(bars), met)
+        return (self.task, self.what, _text(self.value, self.unit), target, met)
 
 
 def markdown(rows: Sequence[Row], machine: Mapping[str, Any]) -> str:
-    lines = ["| task | what | measured | bar | met |", "|---|---|---|---|---|"]
-    lines += ["| " + " | ".join(row.cells()) + " |" for row in rows]
-    about = ", ".join(f"{key} {value}" for key, value in machine.items())
-    return "\n".join([*lines, "", f"Machine and versions: {about}."])
+    table = page.table(["task", "what", "measured", "target", "met"], [row.cells() for row in rows])
+    return f"{table}\n\n{line(machine)}"
 
 
-def write_page(page: Path, table: str) -> None:
+def write_page(path: Path, table: str) -> None:
     """Put the table between the two marks of the page."""
-    put(page, MARK, table)
+    page.put(path, MARK, table)
 
 
 def write_results(path: Path, rows: Sequence[Row], machine: Mapping[str, Any], details: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""From answers to rows of the table: what the bars are, and what is held against them."""
+"""From answers to rows of the table: what the targets are, and what is held against them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ import torch
 from diffusers.models import AutoencoderKL
 from torch import nn
 
+from benchmarks.harness.processes import Memory
 from training.evaluation import measures, seeds, tasks
 from training.evaluation.classifier import NOTHING, read_kinds
 from training.evaluation.colour import read_colour
 from training.evaluation.report import Row
-from training.evaluation.serving import STEPS, Process
+from training.evaluation.serving import STEPS
 from training.evaluation.tasks import Question
 from training.model import SIZE
 from training.scenes import draw
@@ -130,7 +131,7 @@ def speed(seconds: float) -> list[Row]:
     return [Row("speed", f"{STEPS} steps at {SIZE} px through the SDK, median", seconds, "s", most=SECONDS)]
 
 
-def memory(processes: Sequence[Process]) -> list[Row]:
+def memory(processes: Sequence[Memory]) -> list[Row]:
     resident, proportional = sum(p.resident for p in processes), sum(p.proportional for p in processes)
     each = ", ".join(f"{p.name} {p.resident:.0f}" for p in processes)
     return [

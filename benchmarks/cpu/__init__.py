@@ -1,0 +1,1 @@
+"""What the CPU can do, and what the UNet gets out of it."""

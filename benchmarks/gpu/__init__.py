@@ -1,0 +1,1 @@
+"""All of a GPU's numbers, in one report."""

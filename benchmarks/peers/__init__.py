@@ -1,0 +1,1 @@
+"""gesso beside its peers on a CPU."""

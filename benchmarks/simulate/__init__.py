@@ -1,0 +1,1 @@
+"""The scheduler under load, without a server: the policies' own code on a virtual clock."""
