@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from benchmarks.harness.page import replaced, table
 from gesso_backend.kinds.diffusion.samplers import ALGORITHMS
 from gesso_backend.model.parameters import PARAMETERS
 from gesso_backend.model.wire import INPUTS, PICTURES
@@ -96,17 +97,8 @@ def config(text: str) -> str:
 def page(text: str, tables: dict[str, Callable[[], str]]) -> str:
     """A page with its tables made anew. Raises ValueError for one that has no place on it."""
     for name, make in tables.items():
-        mark = f"<!-- table: {name} (make tables) -->"
-        parts = text.split(mark)
-        if len(parts) != 3:
-            raise ValueError(f"expected two lines {mark}, found {len(parts) - 1}")
-        text = mark.join((parts[0], f"\n{make()}\n", parts[2]))
+        text = replaced(text, f"<!-- table: {name} (make tables) -->", make())
     return text
-
-
-def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -219,3 +219,12 @@ def test_the_priority_is_a_parameter_of_the_request() -> None:
 @pytest.mark.parametrize("value", ["urgent", "", 1, True, ["normal"]])
 def test_a_priority_is_one_of_three(value: Any) -> None:
     assert refused("is not one of interactive, normal, background", priority=value) == "priority"
+
+
+def test_a_model_that_takes_no_prompt_is_sent_none() -> None:
+    """Guards other kinds of models: an empty prompt is left out, another is refused as any parameter is."""
+    wordless = ModelInfo.parse("filler", description(kind="filler", family=None, parameters={}))
+    request = build(wordless, "inpaint", "", IMAGE, MASK, {}, live=False)
+    assert set(request.inputs) == {"image", "mask_image"}
+    with pytest.raises(InvalidRequest, match="does not take it"):
+        build(wordless, "inpaint", "a cat", IMAGE, MASK, {}, live=False)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -42,3 +44,26 @@ def test_a_wheel_has_all_that_its_package_reads(folder: str, files: list[str], t
         for name in files:
             if "model_repository" in name:
                 assert archive.read(name) == (ROOT / name.removeprefix("gesso_backend/")).read_bytes()
+
+
+def test_the_version_is_the_same_wherever_it_stands() -> None:
+    """Guards a release that calls itself two things: each package's metadata, its
+    `__version__`, and the tags of images."""
+    found = {}
+    for folder, package in (
+        ("client", "gesso_client"),
+        ("export", "gesso_export"),
+        ("python_backend", "gesso_backend"),
+    ):
+        project = tomllib.loads((ROOT / folder / "pyproject.toml").read_text())["project"]
+        found[f"{folder}/pyproject.toml"] = project["version"]
+        source = (ROOT / folder / "src" / package / "__init__.py").read_text()
+        stated = re.search(r'^__version__ = "(.+)"$', source, re.MULTILINE)
+        if stated is not None:
+            found[f"{package}.__version__"] = stated[1]
+    deployed = [ROOT / "compose.yaml", *(ROOT / "docker" / "kubernetes").rglob("kustomization.yaml")]
+    for file in deployed:
+        for number, tag in enumerate(re.findall(r"(?:newTag: |image: gesso-\w+:)(\S+)", file.read_text())):
+            found[f"{file.relative_to(ROOT)} {number}"] = tag
+    assert len(found) >= 9
+    assert len(set(found.values())) == 1, found

@@ -149,7 +149,7 @@ def test_only_writing_the_repository(tiny_bundle: Path, plain_bundle: Path, tmp_
     """For those who run Triton themselves, in a container."""
     target = tmp_path / "models"
     options = [f"--name=second={plain_bundle}", f"--repository={target}", "--max-rows=4"]
-    subprocess.run([gesso_serve(), str(tiny_bundle), *options], check=True, timeout=60)
+    subprocess.run([*gesso_serve(), str(tiny_bundle), *options], check=True, timeout=60)
     assert sorted(path.name for path in target.iterdir()) == ["inpaint", "inpaint_once", "second", "second_once"]
     config = (target / "inpaint" / "config.pbtxt").read_text()
     assert str(tiny_bundle.resolve()) in config

@@ -1,7 +1,8 @@
 """A second kind of model, to hold serving to what it says of itself: that it knows none.
 
-It fills the masked part of a picture in one call. No prompt, no steps, no latents, no scheduler: what LaMa and its like
-are. `gesso_filler-1.0.dist-info` beside this file is all that makes it known to a server that has this folder on its path.
+It fills the masked part of a picture in one call. No prompt, no steps, no latents, no scheduler: what LaMa and its
+like are. `gesso_filler-1.0.dist-info` beside this file is all that makes it known to a server that has this folder on
+its path.
 """
 
 from __future__ import annotations

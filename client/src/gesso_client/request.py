@@ -123,7 +123,7 @@ def build(
         raise InvalidRequest(f"{info.name!r} does not serve {task}, only {', '.join(info.tasks)}", "model")
     if prompt is None:
         raise InvalidRequest("missing", "prompt")
-    given: dict[str, object] = {"prompt": prompt}
+    given: dict[str, object] = {"prompt": prompt} if prompt or "prompt" in info.parameters else {}
     given |= {name: value for name, value in options.items() if name not in CLIENT_OPTIONS and value is not None}
     inputs = {name: _parameter(info, name).tensor(value) for name, value in given.items()}
     pictures = _pictures(task, image, mask, options)

@@ -15,7 +15,7 @@ from gesso_backend.call import Call
 from gesso_backend.kinds.kind import Work
 from gesso_backend.serving.priority import CLASS_SECONDS
 
-PATIENCE = 12.0  # chosen with benchmarks/simulate.py: docs/benchmarks.md
+PATIENCE = 12.0  # chosen with `python -m benchmarks simulate`: docs/benchmarks.md
 REQUEST_BATCH = 8  # requests
 
 
