@@ -15,6 +15,7 @@ from backend.fakes import fake_bundle, manifest, write_bundle
 from backend.real import Real
 from gesso_backend.errors import BundleError
 from gesso_backend.kinds import open_bundle, parse_bundle
+from gesso_backend.model import manifest as manifests
 
 Document = dict[str, Any]
 
@@ -221,3 +222,26 @@ def test_what_the_exporter_writes_loads(real: Real) -> None:
     """Guards the fake manifest of these tests against drifting from the real ones."""
     assert set(parse_bundle(manifest()).parameters) == set(real.bundle.parameters)
     assert open_bundle(real.folder) == real.bundle
+
+
+def test_files_are_hashed_once_for_a_start(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards the start of a large model: gesso-serve hashes and passes the seal on, so that the model need not. A
+    manifest that has changed since is another one, and its files are hashed."""
+    hashed: list[str] = []
+    check_file = manifests._check_file
+
+    def counted(where: Path, name: str, spec: Any) -> None:
+        hashed.append(name)
+        check_file(where, name, spec)
+
+    monkeypatch.setattr(manifests, "_check_file", counted)
+    bundle = open_bundle(folder)
+    assert sorted(hashed) == sorted(bundle.files)
+    seal = manifests.seal(folder)
+    hashed.clear()
+    assert open_bundle(folder, verified=seal) == bundle
+    assert hashed == []
+    document = json.loads((folder / "bundle.json").read_text()) | {"name": "renamed"}
+    (folder / "bundle.json").write_text(json.dumps(document))
+    open_bundle(folder, verified=seal)
+    assert sorted(hashed) == sorted(bundle.files)

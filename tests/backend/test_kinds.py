@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,12 @@ import pytest
 
 from backend.fakes import Arrays, FakeClient, Gate, code, fake_bundle, hole, picture, prepared, serving, until
 from gesso_backend import plugins
+from gesso_backend.call import Call
+from gesso_backend.engines.engine import EngineSet
 from gesso_backend.errors import BundleError, Cancelled
 from gesso_backend.kinds import kind_of, parse_bundle
+from gesso_backend.kinds.kind import Life, Progress
+from gesso_backend.pixels.pixels import to_picture
 from kinds import filler
 
 BOTH_LOOPS = pytest.mark.parametrize("loop", ["batched", "plain"])
@@ -147,3 +152,82 @@ def test_a_part_of_another_kind_is_an_unknown_key() -> None:
     with pytest.raises(BundleError, match="denoiser: unknown key"):
         parse_bundle(document)
     assert "denoiser" in vars(fake_bundle())
+
+
+class Tinted(filler.Filler):
+    """Its requests ask for a variant of the network each: by the feather, which stands in for a set of adapters."""
+
+    def life(self, prepared: filler.Prepared) -> Life:
+        inputs = {"sample": prepared.sample, "repaint": prepared.repaint}
+        outputs = yield Call(
+            filler.NETWORK, inputs, content=b"c", step=True, variant=prepared.request.mask_feather or None
+        )
+        return to_picture(outputs["image"])
+
+
+def test_a_variant_is_part_of_the_batch_of_the_engine_and_of_the_cache() -> None:
+    """Guards adapters: rows of two variants in one call, or another's answer, would be somebody else's picture."""
+    asked: list[tuple[int, int]] = []  # variant, rows
+    gate = Gate(filler.NETWORK)
+
+    def variant(network: str, number: Hashable) -> Any:
+        def fill(**inputs: Any) -> Arrays:
+            gate(network, inputs)
+            asked.append((int(str(number)), len(inputs["sample"])))
+            level = np.float32(int(str(number)) / 8)
+            return {"image": inputs["sample"] * (1 - inputs["repaint"]) + level * inputs["repaint"]}
+
+        return fill
+
+    engines = EngineSet.alike(Engines(gate), "fake")
+    engines = dataclasses.replace(engines, variants=variant)
+    bundle = kind().bundle
+    clients = [FakeClient() for _ in range(6)]
+    with serving(engines, kind=Tinted(bundle), settings={"max_vae_rows": 4, "cache_mib": 8}) as service:
+        jobs = [
+            service.submit(request(0, mask_feather=np.array([1 + number % 2], np.int32)), client)
+            for number, client in enumerate(clients)
+        ]
+        gate.wait()
+        until(lambda: all(prepared(job) for job in jobs))
+        gate.open()
+        images = [client.images()[0].tobytes() for client in clients]
+    assert len(set(images[::2])) == len(set(images[1::2])) == 1
+    assert images[0] != images[1]
+    assert {number for number, _ in asked} == {1, 2}
+
+
+def test_an_engine_without_variants_refuses_one_by_name() -> None:
+    """Guards against the plain network in the place of the one that was asked for."""
+    client = FakeClient()
+    with serving(Engines(), kind=Tinted(kind().bundle)) as service:
+        service.submit(request(mask_feather=np.array([3], np.int32)), client)
+        assert str(client.wait()) == "INTERNAL: filler: this engine has no variants of it"
+
+
+class Nested(filler.Filler):
+    """A life that starts others, which start others."""
+
+    def life(self, prepared: filler.Prepared) -> Life:
+        outputs = yield Call(filler.NETWORK, {"sample": prepared.sample, "repaint": prepared.repaint})
+
+        def paint() -> Life:
+            again = yield Call(filler.NETWORK, {"sample": outputs["image"], "repaint": prepared.repaint}, step=True)
+            return to_picture(again["image"])
+
+        def start() -> Life:
+            yield Progress(1, 1, 0)
+            return [paint()]
+
+        return [start()]
+
+
+@BOTH_LOOPS
+def test_lives_that_start_lives_end_in_one_reply(loop: str) -> None:
+    """Guards the count of what still lives: too low would end a request before its picture, too high never."""
+    client, engines = FakeClient(), Engines()
+    with serving(engines, kind=Nested(kind().bundle), settings={"loop": loop}) as service:
+        service.submit(request(), client)
+        assert len(client.images()) == 1
+    assert engines.rows == [1, 1]
+    assert [event.event for event in client.events] == ["progress", "image"]

@@ -108,6 +108,6 @@ class Device:
         error, *values = function(*arguments)
         if int(error):
             _, text = self._cuda.cudaGetErrorString(error)
-            said = text.decode() if isinstance(text, bytes) else str(text)
-            raise InternalError(f"CUDA: {getattr(function, '__name__', 'call')}: {said}")
+            reason = text.decode() if isinstance(text, bytes) else str(text)
+            raise InternalError(f"CUDA: {getattr(function, '__name__', 'call')}: {reason}")
         return tuple(values)

@@ -106,7 +106,7 @@ def _or_empty(array: Floats | None) -> Floats:
 
 def _table(request: Request, bundle: DiffusionBundle, family: Family, latent_shape: tuple[int, int]) -> samplers.Table:
     strength = request.strength if request.image is not None else 1.0
-    asked = {
+    arguments = {
         "num_inference_steps": request.num_inference_steps,
         "strength": strength,
         "eta": request.eta,
@@ -115,7 +115,7 @@ def _table(request: Request, bundle: DiffusionBundle, family: Family, latent_sha
         "timestep_spacing": request.timestep_spacing,
     }
     try:
-        return samplers.tabulate(request.scheduler, **asked | family.schedule(request, bundle, latent_shape))
+        return samplers.tabulate(request.scheduler, **arguments | family.schedule(request, bundle, latent_shape))
     except samplers.UnsupportedScheduler as error:
         raise InvalidRequest("scheduler", str(error)) from None
     except samplers.InvalidSteps as error:

@@ -6,9 +6,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from gesso_backend.kinds.diffusion.samplers.arguments import InvalidSteps, SamplerArguments, UnsupportedScheduler
 from gesso_backend.kinds.diffusion.samplers.ddim import AlphaSchedule, Clipping
 from gesso_backend.kinds.diffusion.samplers.level import CLEAN, output, sample
-from gesso_backend.kinds.diffusion.samplers.schedule import InvalidSteps, SamplerArguments, UnsupportedScheduler
 from gesso_backend.kinds.diffusion.samplers.table import Row, Table, assemble
 
 _SIGMA_DATA = 0.5

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from gesso_backend.kinds.diffusion.samplers.arguments import InvalidSteps, SamplerArguments
 from gesso_backend.kinds.diffusion.samplers.level import Level, Linear, output, sample
-from gesso_backend.kinds.diffusion.samplers.schedule import Config, InvalidSteps, SamplerArguments, Schedule
+from gesso_backend.kinds.diffusion.samplers.schedule import Config, Schedule
 from gesso_backend.kinds.diffusion.samplers.table import Clip, Row, Table, assemble
 
 
@@ -87,9 +88,9 @@ def ddim(config: Mapping[str, object], arguments: SamplerArguments) -> Table:
         here, there = levels.at(timestep), levels.towards(timestep - stride)
         x0, eps = here.estimates(schedule.prediction_type, sample(), output())
         fresh = arguments.eta * posterior_deviation(here, there) if arguments.eta else 0.0
-        kept = math.sqrt(max(0.0, there.sigma**2 - fresh**2))
+        remaining = math.sqrt(max(0.0, there.sigma**2 - fresh**2))
         # Of x0 alone: diffusers leaves the eps that goes with it as it was.
-        x_next, clip = schedule.plus_x0(kept * eps, x0, there.signal)
+        x_next, clip = schedule.plus_x0(remaining * eps, x0, there.signal)
         rows.append(Row(timestep=timestep, x_next=x_next, x0=x0, clip=clip, noise=fresh if arguments.eta else None))
     return assemble(rows, [levels.at(timestep) for timestep in timesteps])
 

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from gesso_backend.kinds.diffusion.samplers.arguments import SamplerArguments
 from gesso_backend.kinds.diffusion.samplers.ddim import AlphaSchedule, Clipping, posterior_deviation
 from gesso_backend.kinds.diffusion.samplers.level import CLEAN, Level, output, sample
-from gesso_backend.kinds.diffusion.samplers.schedule import SamplerArguments
 from gesso_backend.kinds.diffusion.samplers.table import Row, Table, assemble
 
 _LOWEST_VARIANCE = 1e-20  # diffusers' floor

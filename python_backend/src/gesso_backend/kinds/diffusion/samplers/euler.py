@@ -12,14 +12,9 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from gesso_backend.kinds.diffusion.samplers.arguments import SamplerArguments
 from gesso_backend.kinds.diffusion.samplers.level import Level, output, sample
-from gesso_backend.kinds.diffusion.samplers.schedule import (
-    SamplerArguments,
-    Schedule,
-    Spacing,
-    falling_sigmas,
-    timesteps_of,
-)
+from gesso_backend.kinds.diffusion.samplers.schedule import Schedule, Spacing, falling_sigmas, timesteps_of
 from gesso_backend.kinds.diffusion.samplers.table import Row, Table, assemble
 
 
@@ -71,7 +66,7 @@ class EulerSchedule(SpacedSchedule):
     final_sigmas_type: str = "zero"
 
     def grid(self, arguments: SamplerArguments) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """As the ancestral one, with the choices of sigmas and of what the network is told that only Euler has."""
+        """As the ancestral one, with the choices of sigmas and of what the network is shown that only Euler has."""
         table = self.sigmas()
         if arguments.sigmas is not None:
             sigmas = _float32(np.array(falling_sigmas(arguments.sigmas)))
@@ -140,19 +135,19 @@ def heun(config: Mapping[str, object], arguments: SamplerArguments) -> Table:
     schedule = HeunSchedule.from_config(config)
     timesteps, sigmas = schedule.grid(arguments)
     steps = [Level(1.0, sigma) for sigma in sigmas[arguments.begin :].tolist()]
-    told = timesteps[arguments.begin :].tolist()
+    shown = timesteps[arguments.begin :].tolist()
     rows: list[Row] = []
     levels: list[Level] = []
     for i, (here, there) in enumerate(pairwise(steps)):
         x0, eps = here.estimates(schedule.prediction_type, sample(), output())
-        rows.append(Row(timestep=told[i], x_next=there.mix(x0, eps), x0=x0, input_scale=_input_scale(here)))
+        rows.append(Row(timestep=shown[i], x_next=there.mix(x0, eps), x0=x0, input_scale=_input_scale(here)))
         levels.append(here)
         if there.sigma == 0:
             continue
         _, slope_before = here.estimates(schedule.prediction_type, sample(1), output(1))
         x0, slope = there.estimates(schedule.prediction_type, sample(), output())
         x_next = sample(1) + (there.sigma - here.sigma) * (slope_before + slope) / 2
-        rows.append(Row(timestep=told[i + 1], x_next=x_next, x0=x0, input_scale=_input_scale(there)))
+        rows.append(Row(timestep=shown[i + 1], x_next=x_next, x0=x0, input_scale=_input_scale(there)))
         levels.append(there)
     return assemble(rows, levels, _init_noise_sigma(schedule, sigmas))
 

@@ -12,15 +12,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from gesso_backend.kinds.diffusion.samplers.arguments import InvalidSteps, SamplerArguments, UnsupportedScheduler
 from gesso_backend.kinds.diffusion.samplers.level import Level, output, sample
-from gesso_backend.kinds.diffusion.samplers.schedule import (
-    Config,
-    InvalidSteps,
-    SamplerArguments,
-    Spacing,
-    UnsupportedScheduler,
-    falling_sigmas,
-)
+from gesso_backend.kinds.diffusion.samplers.schedule import Config, Spacing, falling_sigmas
 from gesso_backend.kinds.diffusion.samplers.table import Row, Table, assemble
 
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import ClassVar
 
+from gesso_backend.kinds.diffusion.samplers.arguments import SamplerArguments, UnsupportedScheduler
 from gesso_backend.kinds.diffusion.samplers.ddim import AlphaSchedule
 from gesso_backend.kinds.diffusion.samplers.level import Linear, output, sample
-from gesso_backend.kinds.diffusion.samplers.schedule import SamplerArguments, UnsupportedScheduler
 from gesso_backend.kinds.diffusion.samplers.table import Row, Table, assemble
 
 # Adams-Bashforth weights by how many outputs there are, newest first: equation 9's multistep estimates.
@@ -49,12 +49,12 @@ def pndm(config: Mapping[str, object], arguments: SamplerArguments) -> Table:
         timesteps = runge_kutta + timesteps[_STAGES - 1 :]
 
     rows = []
-    kept: list[int] = []  # the steps whose outputs the multistep formulas read
+    outputs_read: list[int] = []  # the steps whose outputs the multistep formulas read
     for i, timestep in enumerate(timesteps[arguments.begin :]):
         if i < len(runge_kutta):
             stage = i % _STAGES
             if stage == 0:
-                kept.append(i)
+                outputs_read.append(i)
             x, prediction = sample(stage), _runge_kutta(stage)
             origin = runge_kutta[i - stage]
             target = timestep if stage % 2 else timestep - stride // 2
@@ -63,8 +63,11 @@ def pndm(config: Mapping[str, object], arguments: SamplerArguments) -> Table:
             x, prediction = sample(1), _weighted((1 / 2, 1 / 2), (0, 1))
             origin, target = timestep + stride, timestep
         else:
-            kept = [*kept[-3:], i]
-            x, prediction = sample(), _weighted(_ADAMS_BASHFORTH[len(kept)], [i - step for step in reversed(kept)])
+            outputs_read = [*outputs_read[-3:], i]
+            x, prediction = (
+                sample(),
+                _weighted(_ADAMS_BASHFORTH[len(outputs_read)], [i - step for step in reversed(outputs_read)]),
+            )
             origin, target = timestep, timestep - stride
         x_next = levels.towards(target).mix(*levels.at(origin).estimates(schedule.prediction_type, x, prediction))
         x0, _ = levels.at(timestep).estimates(schedule.prediction_type, sample(), output())

@@ -14,38 +14,11 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from gesso_backend.kinds.diffusion.samplers.arguments import InvalidSteps, UnsupportedScheduler
+
 _ZERO_SNR_ALPHA = 2**-24  # diffusers' stand-in for an alpha-bar of 0, so that the first sigma is finite
 _KARRAS_RHO = 7.0
 _BETA = 0.6  # both parameters of the distribution that beta spacing takes its quantiles from
-
-
-class UnsupportedScheduler(ValueError):
-    """The checkpoint's scheduler config asks for what no table of ours expresses; the message names key and value."""
-
-    @classmethod
-    def because(cls, key: str, value: object, why: str = "is not served") -> Self:
-        """The error that refuses `value` for `key`."""
-        return cls(f"scheduler config: {key}={value!r} {why}")
-
-
-class InvalidSteps(ValueError):
-    """What a request says of its steps makes no schedule; `field` is the request's, and the message starts with it."""
-
-    def __init__(self, field: str, text: str) -> None:
-        super().__init__(f"{field}: {text}")
-        self.field, self.text = field, text
-
-
-@dataclass(frozen=True, kw_only=True)
-class SamplerArguments:
-    """What a request says of its schedule; `tabulate` has checked that the sampler takes what is not None."""
-
-    num_inference_steps: int
-    begin: int = 0  # of these steps, the first to run
-    eta: float = 0.0
-    timesteps: tuple[int, ...] | None = None
-    sigmas: tuple[float, ...] | None = None
-    mu: float | None = None  # flow matching: the shift for this resolution
 
 
 def stated(config: Mapping[str, object]) -> dict[str, object]:

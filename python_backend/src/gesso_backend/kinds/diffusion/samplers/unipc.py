@@ -8,9 +8,9 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from gesso_backend.kinds.diffusion.samplers.arguments import SamplerArguments
 from gesso_backend.kinds.diffusion.samplers.dpmpp import SolverSchedule
 from gesso_backend.kinds.diffusion.samplers.level import Level, Linear, output, sample
-from gesso_backend.kinds.diffusion.samplers.schedule import SamplerArguments
 from gesso_backend.kinds.diffusion.samplers.table import Row, Table, assemble
 
 
