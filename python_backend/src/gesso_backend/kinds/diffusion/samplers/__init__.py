@@ -12,6 +12,7 @@ from types import MappingProxyType
 import numpy as np
 
 from gesso_backend.kinds.diffusion.samplers.arguments import InvalidSteps, SamplerArguments, UnsupportedScheduler
+from gesso_backend.kinds.diffusion.samplers.config import stated
 from gesso_backend.kinds.diffusion.samplers.consistency import lcm, tcd
 from gesso_backend.kinds.diffusion.samplers.ddim import ddim
 from gesso_backend.kinds.diffusion.samplers.ddpm import ddpm
@@ -19,7 +20,6 @@ from gesso_backend.kinds.diffusion.samplers.dpmpp import dpmpp_2m, dpmpp_2m_sde,
 from gesso_backend.kinds.diffusion.samplers.euler import euler, euler_ancestral, heun
 from gesso_backend.kinds.diffusion.samplers.flow import flow_euler, flow_heun
 from gesso_backend.kinds.diffusion.samplers.pndm import pndm
-from gesso_backend.kinds.diffusion.samplers.schedule import stated
 from gesso_backend.kinds.diffusion.samplers.table import Clip, Step, Table, advance, estimate_x0
 from gesso_backend.kinds.diffusion.samplers.unipc import unipc
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from gesso_backend.kinds.diffusion.samplers.arguments import InvalidSteps, SamplerArguments
+from gesso_backend.kinds.diffusion.samplers.config import Config
 from gesso_backend.kinds.diffusion.samplers.level import Level, Linear, output, sample
-from gesso_backend.kinds.diffusion.samplers.schedule import Config, Schedule
+from gesso_backend.kinds.diffusion.samplers.schedule import Schedule
 from gesso_backend.kinds.diffusion.samplers.table import Clip, Row, Table, assemble
 
 

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from gesso_backend.kinds.diffusion.samplers.arguments import SamplerArguments
 from gesso_backend.kinds.diffusion.samplers.level import Level, Linear, output, sample
-from gesso_backend.kinds.diffusion.samplers.schedule import Schedule, Spacing, timesteps_of
+from gesso_backend.kinds.diffusion.samplers.schedule import Schedule
+from gesso_backend.kinds.diffusion.samplers.spacing import Spacing, timesteps_of
 from gesso_backend.kinds.diffusion.samplers.table import Row, Table, assemble
 
 _FEW_STEPS = 15  # below this many steps `lower_order_final` makes the last one first-order

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from gesso_backend.kinds.diffusion.samplers.arguments import SamplerArguments
 from gesso_backend.kinds.diffusion.samplers.level import Level, output, sample
-from gesso_backend.kinds.diffusion.samplers.schedule import Schedule, Spacing, falling_sigmas, timesteps_of
+from gesso_backend.kinds.diffusion.samplers.schedule import Schedule
+from gesso_backend.kinds.diffusion.samplers.spacing import Spacing, falling_sigmas, timesteps_of
 from gesso_backend.kinds.diffusion.samplers.table import Row, Table, assemble
 
 

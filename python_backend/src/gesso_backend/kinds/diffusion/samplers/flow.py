@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gesso_backend.kinds.diffusion.samplers.arguments import InvalidSteps, SamplerArguments, UnsupportedScheduler
+from gesso_backend.kinds.diffusion.samplers.config import Config
 from gesso_backend.kinds.diffusion.samplers.level import Level, output, sample
-from gesso_backend.kinds.diffusion.samplers.schedule import Config, Spacing, falling_sigmas
+from gesso_backend.kinds.diffusion.samplers.spacing import Spacing, falling_sigmas
 from gesso_backend.kinds.diffusion.samplers.table import Row, Table, assemble
 
 
