@@ -70,7 +70,7 @@ def test_a_provider_that_fails_to_start_is_an_error(plain: Real, monkeypatch: py
 def test_the_cpu_stays_the_engine_it_was(plain: Real) -> None:
     """Guards the default: nothing of the GPU's way, no padding, no binding."""
     loaded = load(Settings(), plain.folder, plain.bundle)
-    assert {type(engine) for engine in loaded.values()} == {OnnxRuntimeEngine}
+    assert {type(engine) for engine in loaded.engines.values()} == {OnnxRuntimeEngine}
     assert set(loaded.names.values()) == {"onnxruntime (cpu)"}
 
 
