@@ -97,7 +97,9 @@ class Parameters:
     timesteps: tuple[int, ...] | None = _row(
         "your own steps, falling, in place of `num_inference_steps`", None, report="set"
     )
-    sigmas: tuple[float, ...] | None = _row("likewise, with the last one", None, report="set")
+    sigmas: tuple[float, ...] | None = _row(
+        "your own noise levels, falling, likewise; with the final one, for FLUX without it", None, report="set"
+    )
     eta: float = _row("0 to 1: the noise of `ddim`, the gamma of `tcd`", 0.0, report="set")
     num_images_per_prompt: int = _row(
         "picture i uses seed + i. `inpaint_once` takes 1 only", 1, own=Parameter("int", 1, minimum=1, maximum=8)
