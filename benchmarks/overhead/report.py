@@ -56,8 +56,8 @@ def latencies(sizes: Sequence[Mapping[str, Any]]) -> str:
     rows: list[list[object]] = []
     for key, title in (
         ("latency", "step's end to client"),
-        ("to_send", "of it, until the server sends"),
-        ("to_client", "of it, Triton, gRPC and SDK"),
+        ("to_send", "its first part: until the server sends"),
+        ("to_client", "the rest: Triton, gRPC and SDK"),
     ):
         for cut in ("p50", "p99") if key != "latency" else ("p50", "p90", "p99", "longest"):
             rows.append([f"{title}, {cut}", *(f"{run[key][cut] * 1000:.2f}" for _, run in cells)])

@@ -61,7 +61,6 @@ def markdown(record: Mapping[str, Any]) -> str:
         "![rows per step](images/bench-rows.svg)",
         "![the batching curve](images/bench-batching.svg)",
         _curve(record["curve"]),
-        _commands(runs),
         line(record["machine"]),
     ]
     return "\n\n".join(parts)
@@ -101,11 +100,6 @@ def _curve(curve: Mapping[str, Mapping[Any, float]]) -> str:
         if name in curve
     ]
     return page.table(["ms a row, rows in a denoiser call", *sizes], rows)
-
-
-def _commands(runs: Iterable[Mapping[str, Any]]) -> str:
-    """The exact commands, one of each load (HOST:PORT was a free port of the loopback)."""
-    return "\n".join(["```", *(run["command"] for run in runs), "```"])
 
 
 def load(path: Path = RESULT) -> Any:
