@@ -49,6 +49,7 @@ tables: setup  ## the tables of docs, READMEs and config.pbtxt whose home is the
 
 lint: setup  ## ruff, mypy, and the tables of docs and configs against the code
 	@$(RUN) -m docs.tables --check
+	@$(RUN) -m benchmarks models --check benchmarks/results/parity.json
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy python_backend/src/gesso_backend client/src export/src

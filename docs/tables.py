@@ -13,12 +13,14 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import get_type_hints
 
 from benchmarks.harness.page import replaced, table
 from gesso_backend.kinds.diffusion.samplers import ALGORITHMS
 from gesso_backend.model.parameters import PARAMETERS
 from gesso_backend.model.wire import INPUTS, PICTURES
 from gesso_backend.settings import RULES, Settings
+from gesso_client.request import ClientOptions
 from gesso_export.precision import PRECISIONS
 
 ROOT = Path(__file__).parent.parent
@@ -71,8 +73,15 @@ def precisions() -> str:
     return table(("`--precision`", "what", "of", "held to"), rows)
 
 
+def client_options() -> str:
+    """What the SDK's calls take besides the parameters of the wire."""
+    hints = get_type_hints(ClientOptions, include_extras=True)
+    return table(("option", "what"), [(f"`{name}`", hint.__metadata__[0]) for name, hint in hints.items()])
+
+
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/api.md": {"inputs": inputs, "samplers": samplers, "options": options},
+    "client/README.md": {"client options": client_options},
     "export/README.md": {"precisions": precisions},
 }
 CONFIGS = ("model_repository/inpaint/config.pbtxt", "model_repository/inpaint_once/config.pbtxt")

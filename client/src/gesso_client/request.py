@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal, TypedDict, cast, get_args
+from typing import Annotated, Any, Literal, TypedDict, cast, get_args
 
 import numpy.typing as npt
 
@@ -21,13 +21,20 @@ Priority = Literal["interactive", "normal", "background"]  # who goes first on a
 
 
 class ClientOptions(TypedDict, total=False):
-    """The keyword arguments that are the client's own; none of them is a parameter of the model."""
+    """The keyword arguments that are the client's own; none of them is a parameter of the model.
 
-    model: str | None
-    deadline: float | None  # seconds for the whole request, queue and retries included
-    priority: Priority | None  # absent: normal
-    fit_mask: bool | None  # resize a mask of another size
-    alpha_means: AlphaMeans | None  # read the mask from the alpha of `mask`, or of `image` when mask is None
+    The texts are those of client/README.md.
+    """
+
+    model: Annotated[str | None, "the model that this request goes to, if not the client's"]
+    deadline: Annotated[float | None, "seconds for the whole request, waiting and retries included"]
+    priority: Annotated[
+        Priority | None, '`"interactive"`, `"normal"` (the default) or `"background"`: who goes first on a busy server'
+    ]
+    fit_mask: Annotated[bool | None, "`True` resizes a mask of another size than the image"]
+    alpha_means: Annotated[
+        AlphaMeans | None, "reads the mask from the alpha of `mask`, or of `image` without one; see below"
+    ]
 
 
 class Options(ClientOptions, total=False):
