@@ -10,6 +10,8 @@ RUN := $(VENV)/bin/python
 PREFLIGHT := python_backend/src/gesso_backend/host/preflight.py
 PIP := $(VENV)/bin/pip install --quiet --disable-pip-version-check
 DEV := pytest pytest-xdist hypothesis ruff mypy pyyaml
+# The runtime's real classes, which need no GPU to be imported; the builder is not on PyPI.
+TENSORRT := tensorrt-lean-cu13 cuda-python polygraphy
 BUNDLE ?= bundles/little-world
 PARITY := $(VENV)/parity.json
 
@@ -34,15 +36,19 @@ demo: setup  ## add, replace and remove a thing in a picture, through a real Tri
 	@$(RUN) examples/demo.py --bundle $(BUNDLE)
 
 test: setup  ## all tests but the slow ones, real Triton included
-	@GESSO_PARITY=$(PARITY) $(RUN) -m pytest -m "not slow and not gpu" -n 2 --dist loadfile
+	@GESSO_PARITY=$(PARITY) $(RUN) -m pytest -m "not slow and not gpu" -n 2 --dist loadgroup
 	@$(RUN) -m benchmarks models --check $(PARITY)
+
+test-quick: setup  ## the tests that need no torch, no exported bundle and no Triton, in about a minute
+	@$(RUN) -m pytest --quick -n 2 --dist worksteal -rfE
 
 models: setup  ## the tables of docs/models.md and the README, from the parity tests
 	@GESSO_PARITY=$(PARITY) $(RUN) -m pytest tests/e2e/test_parity.py tests/e2e/test_families.py
 	@$(RUN) -m benchmarks models --write $(PARITY)
 
-test-slow: setup  ## the tests that take minutes each
-	@$(RUN) -m pytest -m "slow and not gpu"
+test-slow: setup  ## what takes minutes each, property tests at length, TensorRT's real classes
+	@$(PIP) -c constraints.txt $(TENSORRT)
+	@$(RUN) -m pytest -m "(slow or hypothesis) and not gpu" --hypothesis-profile=many
 
 tables: setup  ## the tables of docs, READMEs and config.pbtxt whose home is the code
 	@$(RUN) -m docs.tables
@@ -101,4 +107,4 @@ clean:  ## remove what the targets made, but not the Triton in the user's cache
 	rm -rf $(VENV) bundles checkpoints demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	rm -rf {client,python_backend,export}/src/*.egg-info
 
-.PHONY: help setup demo test models tables test-slow lint format bench bench-load bench-crop readme-images train-demo-model eval-demo-model test-gpu bench-gpu bench-peers bench-triton bench-overhead clean
+.PHONY: help setup demo test test-quick models tables test-slow lint format bench bench-load bench-crop readme-images train-demo-model eval-demo-model test-gpu bench-gpu bench-peers bench-triton bench-overhead clean

@@ -47,12 +47,12 @@ ALL = tuple(PRECISIONS)
 KINDS = (
     Kind(
         "Stable Diffusion 1.x, 2.x inpainting",
-        ("sd-inpaint", "sd-inpaint-v"),
+        ("sd-inpaint",),
         ("sd15-inpaint", "sd2-inpaint"),
         True,
         precisions=ALL,
     ),
-    Kind("Stable Diffusion 1.x, 2.x", ("sd-plain", "sd-plain-v"), ("sd15", "sd21"), False, precisions=ALL),
+    Kind("Stable Diffusion 1.x, 2.x", ("sd-plain",), ("sd15", "sd21"), False, precisions=ALL),
     Kind("SDXL inpainting", ("sdxl-inpaint",), ("sdxl-inpaint",), True),
     Kind("SDXL", ("sdxl",), ("sdxl",), False),
     Kind("SDXL-Turbo", ("turbo",), ("sdxl-turbo",), False),

@@ -5,7 +5,35 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+# Before anything imports torch: each process has a core to itself at best, and threads that wait for one only spin.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import pytest
+from hypothesis import settings
+
+import bundles
 from e2e import proved
+
+pytest_plugins = ["quick"]
+
+# Examples are drawn anew each run, and what fails is tried again until it passes (.hypothesis holds it). No deadline:
+# the machine may be busy. `make test-slow` runs the same tests with --hypothesis-profile=many.
+settings.register_profile("daily", deadline=None, print_blob=True)
+settings.register_profile("many", deadline=None, print_blob=True, max_examples=2000)
+settings.load_profile("daily")
+
+
+@pytest.fixture(scope="session")
+def gesso_bundles() -> Path:
+    """Where bundles are found, or made for this run and the next ones: for tests that only need one."""
+    return bundles.cached()
+
+
+@pytest.fixture(scope="session")
+def fresh_bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where they are made in this run, for all its processes: for tests of the exporter."""
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "bundles"
 
 
 def pytest_sessionstart() -> None:

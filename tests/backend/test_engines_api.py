@@ -1,6 +1,4 @@
-"""What the engines use of TensorRT and CUDA, against the real classes where they are installed.
-
-    pip install tensorrt-lean-cu13 cuda-python
+"""What the engines use of TensorRT and CUDA, against the real classes, which `make test-slow` installs.
 
 Neither needs a GPU to be imported. The names in the protocols are all that the code may use: mypy holds it to them.
 """
@@ -40,9 +38,10 @@ def tensorrt() -> Any:
             return importlib.import_module(name)
         except ImportError:
             continue
-    pytest.skip("no TensorRT is installed")
+    raise ImportError(f"none of {', '.join(REAL)} is installed")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", CLASSES, ids=lambda protocol: protocol.__name__)
 def test_tensorrts_classes_have_what_is_used_of_them(protocol: type) -> None:
     """Guards against an API that was remembered wrongly, or that a release takes away."""
@@ -56,6 +55,7 @@ def test_tensorrts_classes_have_what_is_used_of_them(protocol: type) -> None:
             assert any(found[: len(parameters)] == parameters for found in takes), (name, parameters, takes)
 
 
+@pytest.mark.slow
 def test_tensorrts_module_has_what_is_used_of_it() -> None:
     """Guards enums and functions the same way."""
     module = tensorrt()
@@ -69,12 +69,10 @@ def test_tensorrts_module_has_what_is_used_of_it() -> None:
     module.Logger(module.Logger.WARNING)
 
 
+@pytest.mark.slow
 def test_cudas_runtime_has_what_is_used_of_it() -> None:
     """Guards function names and the order of their arguments."""
-    try:
-        runtime = importlib.import_module("cuda.bindings.runtime")
-    except ImportError:
-        pytest.skip("cuda-python is not installed")
+    runtime = importlib.import_module("cuda.bindings.runtime")
     for name, parameters in members(cuda_api.CudaRuntime).items():
         assert hasattr(runtime, name), f"cuda.bindings.runtime has no {name}"
         if parameters is not None:

@@ -22,6 +22,8 @@ diffusers.utils.logging.set_verbosity_error()
 Array = NDArray[np.float32]
 SHAPE = (1, 4, 3, 5)
 SEED = 1234
+# Of each of some forty samplers, a tenth of what other property tests have: a new ten each day, 200 in the slow run.
+EXAMPLES = settings.default.max_examples // 10  # type: ignore[attr-defined]
 
 _NO_SIGMAS = {"use_karras_sigmas": False, "use_exponential_sigmas": False, "use_beta_sigmas": False}
 _SPACINGS = {
@@ -361,7 +363,7 @@ def test_flow_matching_files_are_followed(name: str, file: str) -> None:
 
 
 @pytest.mark.parametrize("name", DIFFUSION)
-@settings(derandomize=True, deadline=None, max_examples=50)
+@settings(max_examples=EXAMPLES)
 @given(st.sampled_from(sorted(FILES)), changes, st.integers(1, 60), strengths)
 def test_any_config_is_followed_or_refused_for_cause(
     name: str, file: str, change: dict[str, Any], count: int, strength: float
@@ -380,7 +382,7 @@ def test_any_config_is_followed_or_refused_for_cause(
 
 
 @pytest.mark.parametrize("name", FLOW)
-@settings(derandomize=True, deadline=None, max_examples=50)
+@settings(max_examples=EXAMPLES)
 @given(st.sampled_from(sorted(FLOW_FILES)), flow_changes, st.integers(1, 60), strengths, st.floats(0.3, 1.5))
 def test_any_flow_matching_config_is_followed_or_refused_for_cause(
     name: str, file: str, change: dict[str, Any], count: int, strength: float, mu: float
@@ -408,7 +410,7 @@ def assert_followed_or_fails(name: str, config: dict[str, Any], count: int, stre
 
 
 @pytest.mark.parametrize("name", [name for name in DIFFUSION if "eta" in SAMPLERS[name].takes])
-@settings(derandomize=True, deadline=None, max_examples=40)
+@settings(max_examples=EXAMPLES)
 @given(st.sampled_from(["sd15", "sd21", "zero_snr", "empty"]), st.integers(1, 50), strengths, st.floats(0.01, 1.0))
 def test_eta_is_followed(name: str, file: str, count: int, strength: float, eta: float) -> None:
     """Guards the noise of DDIM between its ODE and DDPM, and TCD's gamma, whose timestep is floored in float32."""
@@ -418,7 +420,7 @@ def test_eta_is_followed(name: str, file: str, count: int, strength: float, eta:
 
 
 @pytest.mark.parametrize("name", [name for name in SAMPLERS if "timesteps" in SAMPLERS[name].takes])
-@settings(derandomize=True, deadline=None, max_examples=30)
+@settings(max_examples=EXAMPLES)
 @given(st.sets(st.integers(1, 999), min_size=2, max_size=20), strengths)
 def test_own_timesteps_are_followed(name: str, chosen: set[int], strength: float) -> None:
     """Guards schedules made by hand ("align your steps"), which no spacing rule gives."""
@@ -429,7 +431,7 @@ def test_own_timesteps_are_followed(name: str, chosen: set[int], strength: float
 
 
 @pytest.mark.parametrize("name", [name for name in SAMPLERS if "sigmas" in SAMPLERS[name].takes])
-@settings(derandomize=True, deadline=None, max_examples=30)
+@settings(max_examples=EXAMPLES)
 @given(st.sets(st.integers(1, 999), min_size=2, max_size=20), strengths, st.booleans())
 def test_own_sigmas_are_followed(name: str, chosen: set[int], strength: float, to_zero: bool) -> None:
     """Guards the last sigma: Euler's list has it, flow matching's has not."""

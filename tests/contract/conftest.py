@@ -33,8 +33,8 @@ def opened(folder: Path) -> DiffusionBundle:
 
 
 @pytest.fixture(scope="session", params=FAMILIES)
-def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return bundles.export(bundles.shared_root(tmp_path_factory), **FAMILIES[request.param])[1]
+def exported(request: pytest.FixtureRequest, gesso_bundles: Path) -> Path:
+    return bundles.export(gesso_bundles, **FAMILIES[request.param])[1]
 
 
 @pytest.fixture(scope="session")
@@ -43,12 +43,11 @@ def bundle(exported: Path) -> DiffusionBundle:
 
 
 @pytest.fixture(scope="session")
-def everything(tmp_path_factory: pytest.TempPathFactory) -> dict[str, DiffusionBundle]:
+def everything(gesso_bundles: Path) -> dict[str, DiffusionBundle]:
     """For each parameter there is, a bundle that takes it."""
-    root = bundles.shared_root(tmp_path_factory)
     takers = {}
     for options in reversed(FAMILIES.values()):
-        bundle = opened(bundles.export(root, **options)[1])
+        bundle = opened(bundles.export(gesso_bundles, **options)[1])
         takers |= dict.fromkeys(bundle.parameters, bundle)
     return takers
 

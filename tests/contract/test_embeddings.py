@@ -23,8 +23,8 @@ PROMPT = "a photo of <cat-toy>, (red:1.2) and <style> too"
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return bundles.checkpoint(bundles.shared_root(tmp_path_factory), in_channels=4)
+def checkpoint(gesso_bundles: Path) -> Path:
+    return bundles.checkpoint(gesso_bundles, in_channels=4)
 
 
 @pytest.fixture
@@ -103,15 +103,13 @@ def test_what_is_no_embedding_is_refused(checkpoint: Path, tmp_path: Path) -> No
         tokenizer.write(model.tokenizers["text_encoder"], tmp_path)
 
 
-def test_an_embedding_of_sdxl_is_one_of_both_its_text_encoders(
-    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
-) -> None:
+def test_an_embedding_of_sdxl_is_one_of_both_its_text_encoders(gesso_bundles: Path, tmp_path: Path) -> None:
     """Guards which vectors go where; and the pooled prompt, which must stay that of its end.
 
     New tokens have the highest ids, and transformers, with the published config, takes the highest for the end; so
     diffusers has to be told where it is.
     """
-    folder = bundles.checkpoint(bundles.shared_root(tmp_path_factory), preset="sdxl-tiny", in_channels=4)
+    folder = bundles.checkpoint(gesso_bundles, preset="sdxl-tiny", in_channels=4)
     random = torch.Generator().manual_seed(0)
     vectors = {"clip_l": torch.randn(2, 16, generator=random), "clip_g": torch.randn(2, 24, generator=random)}
     save_file(vectors, tmp_path / "toy.safetensors")
@@ -145,9 +143,9 @@ def test_an_embedding_of_sdxl_is_one_of_both_its_text_encoders(
     np.testing.assert_allclose(summary.numpy(), pooled.numpy(), atol=1e-5)
 
 
-def test_an_embedding_of_another_family_is_refused_by_sdxl(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_an_embedding_of_another_family_is_refused_by_sdxl(gesso_bundles: Path) -> None:
     """Guards against vectors for one encoder alone, and for encoders of other widths."""
-    folder = bundles.checkpoint(bundles.shared_root(tmp_path_factory), preset="sdxl-tiny", in_channels=4)
+    folder = bundles.checkpoint(gesso_bundles, preset="sdxl-tiny", in_channels=4)
     opened = open_checkpoint(folder, "tiny")
     narrow = np.zeros((1, 16), np.float32)
     for embedding, message in (

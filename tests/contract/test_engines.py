@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import struct
 from pathlib import Path
 
@@ -21,9 +22,10 @@ GPU, TENSORRT = "NVIDIA H100 80GB HBM3", "11.4.0.106"
 HEADER = struct.pack("<II16x4B", plan.TAG, 0, 11, 4, 0, 106)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made.export(made.shared_root(tmp_path_factory), **made.MICRO)[1]
+@pytest.fixture
+def folder(gesso_bundles: Path, tmp_path: Path) -> Path:
+    """A copy, to publish engines in."""
+    return Path(shutil.copytree(made.export(gesso_bundles, **made.OTHER)[1], tmp_path / "bundle"))
 
 
 def test_a_published_engine_is_found_and_another_is_not(folder: Path) -> None:

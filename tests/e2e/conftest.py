@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -16,13 +15,6 @@ from e2e.server import Server, ServerFailed
 Serve = Callable[..., AbstractContextManager[Server]]
 
 RUNNING = pytest.StashKey[list[Server]]()
-
-
-@pytest.fixture(scope="session")
-def gesso_bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the bundles are made; GESSO_TEST_BUNDLES names a folder that keeps them from one run to the next."""
-    kept = os.environ.get("GESSO_TEST_BUNDLES")
-    return Path(kept) if kept else bundles.shared_root(tmp_path_factory)
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,8 @@ READY_SECONDS = 90.0
 STOP_SECONDS = 60.0
 POLL_SECONDS = 0.02
 TAIL_LINES = 60
-UNPROFILED = ("--profile-seconds=0",)  # row caps must not depend on what else the machine does
+# Row caps must not depend on what else the machine does; and of two workers with a server each, each has one core.
+STEADY = ("--profile-seconds=0", "--threads=1")
 
 # gesso_requests_total{model="inpaint",outcome="ok"} 3
 METRIC_LINE = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$")
@@ -53,7 +54,7 @@ class Server:
         options += [f"--name={name}={folder}" for name, folder in (names or {}).items()]
         with log.open("w") as out:
             self.process = subprocess.Popen(
-                [*gesso_serve(python), *options, *UNPROFILED, *arguments],
+                [*gesso_serve(python), *options, *STEADY, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,

@@ -1,33 +1,20 @@
-"""The two bundles this folder looks at, each exported once per session, and a checkpoint to spoil."""
+"""The two bundles this folder looks at, each exported anew in every run, and a checkpoint to spoil."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 import bundles
 
-# The plain one everything else is compared with, and one that differs from it in every way at once.
-OTHER = {"in_channels": 4, "prediction_type": "v_prediction", "openclip": True, "half": True, **bundles.MICRO}
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Other test processes share the cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
 
 @pytest.fixture(scope="session")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def exported(fresh_bundles: Path) -> tuple[Path, Path]:
     """(checkpoint, bundle): 9 channels, epsilon, CLIP, VAE factor 8."""
-    return bundles.export(bundles.shared_root(tmp_path_factory))
+    return bundles.export(fresh_bundles)
 
 
 @pytest.fixture(scope="session")
@@ -36,15 +23,15 @@ def bundle(exported: tuple[Path, Path]) -> Path:
 
 
 @pytest.fixture(scope="session")
-def other(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def other(fresh_bundles: Path) -> tuple[Path, Path]:
     """(checkpoint, bundle): 4 channels, v-prediction, OpenCLIP, VAE factor 2, stored in half precision."""
-    return bundles.export(bundles.shared_root(tmp_path_factory), **OTHER)
+    return bundles.export(fresh_bundles, **bundles.OTHER, half=True)
 
 
 @pytest.fixture(scope="session")
-def micro(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def micro(gesso_bundles: Path) -> Path:
     """The smallest checkpoint; not to be changed."""
-    return bundles.checkpoint(bundles.shared_root(tmp_path_factory), **bundles.MICRO)
+    return bundles.checkpoint(gesso_bundles, **bundles.MICRO)
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
-"""What the builder uses of TensorRT, Polygraphy and modelopt, against the real modules where they are installed.
+"""What the builder uses of TensorRT, Polygraphy and modelopt, against the real modules.
 
-    pip install polygraphy tensorrt cuda-python nvidia-modelopt
-
-A GPU is not needed: Polygraphy's own code runs here over a builder that only writes down what it is given.
+`make test-slow` installs TensorRT's lean runtime, which has the builder's enums but not the builder, and Polygraphy, whose
+own code runs here over a builder that only writes down what it is told. What needs the builder's own classes, or modelopt,
+is left to `make test-gpu`.
 """
 
 from __future__ import annotations
@@ -22,31 +22,33 @@ from gesso_export.tensorrt import plan
 from gesso_export.tensorrt.spec import Options
 
 
-def real(*names: str) -> Any:
-    for name in names:
-        try:
-            return importlib.import_module(name)
-        except ImportError:
-            continue
-    pytest.skip(f"{names[0]} is not installed")
-
-
 @pytest.fixture
 def trt(monkeypatch: pytest.MonkeyPatch) -> Any:
-    module = real("tensorrt", "tensorrt_bindings")
+    try:
+        module = importlib.import_module("tensorrt")
+    except ImportError:
+        module = importlib.import_module("tensorrt_lean")
     monkeypatch.setitem(sys.modules, "tensorrt", module)  # by which Polygraphy knows it
     return module
 
 
-def test_tensorrt_has_what_is_used_of_its_builder(trt: Any) -> None:
+@pytest.mark.slow
+def test_tensorrt_has_the_enums_that_are_used(trt: Any) -> None:
     """Guards names that a release takes away; TensorRT 11 took the precision flags."""
-    assert hasattr(trt.IBuilderConfig, "set_flag")
     assert {"DISTRIBUTIVE_INDEPENDENCE", "REFIT", "WEIGHT_STREAMING", "TF32"} <= set(trt.BuilderFlag.__members__)
     assert "WORKSPACE" in trt.MemoryPoolType.__members__
+
+
+@pytest.mark.gpu
+def test_tensorrt_has_what_is_used_of_its_builder() -> None:
+    """Guards the methods the same way."""
+    trt = pytest.importorskip("tensorrt")
+    assert hasattr(trt.IBuilderConfig, "set_flag")
     for name in ("num_inputs", "get_input"):
         assert hasattr(trt.INetworkDefinition, name)
 
 
+@pytest.mark.slow
 def test_the_monitor_is_one_of_tensorrts(trt: Any) -> None:
     """Guards the three methods that TensorRT calls, by its own names for their arguments."""
     events: list[Any] = []
@@ -100,9 +102,10 @@ class Recorder:
     def set_timing_cache(self, cache: Any, ignore_mismatch: bool) -> None: ...
 
 
+@pytest.mark.slow
 def test_polygraphy_passes_on_what_it_is_asked(trt: Any, tmp_path: Path) -> None:
     """Guards keyword names of CreateConfig and Profile, and which of TensorRT's flags come of them."""
-    polygraphy = real("polygraphy.backend.trt")
+    polygraphy = importlib.import_module("polygraphy.backend.trt")
     options = Options(refittable=True, weight_streaming=True, optimization_level=5, workspace_mib=64)
     spec = dataclasses.replace(SPEC, options=options)
     recorder = Recorder()
@@ -123,9 +126,10 @@ def test_polygraphy_passes_on_what_it_is_asked(trt: Any, tmp_path: Path) -> None
     assert isinstance(recorder.progress_monitor, trt.IProgressMonitor)  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_polygraphy_has_the_loaders_that_are_used(trt: Any) -> None:
     """Guards names and keywords of what a recorder cannot stand in for."""
-    polygraphy = real("polygraphy.backend.trt")
+    polygraphy = importlib.import_module("polygraphy.backend.trt")
     for name, keywords in {
         "NetworkFromOnnxPath": {"strongly_typed"},
         "EngineBytesFromNetwork": {"network", "config", "save_timing_cache"},
@@ -136,9 +140,10 @@ def test_polygraphy_has_the_loaders_that_are_used(trt: Any) -> None:
     assert "feed_dict" in inspect.signature(polygraphy.TrtRunner.infer).parameters
 
 
+@pytest.mark.gpu
 def test_modelopt_takes_what_it_is_given() -> None:
     """Guards the keywords of its one function."""
-    modelopt = real("modelopt.onnx.quantization")
+    modelopt = pytest.importorskip("modelopt.onnx.quantization")
     taken = {"onnx_path", "quantize_mode", "calibration_data_reader", "calibration_eps", "high_precision_dtype",
              "use_external_data_format", "output_path", "log_level"}  # fmt: skip
     assert taken <= set(inspect.signature(modelopt.quantize).parameters)

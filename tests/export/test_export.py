@@ -50,10 +50,8 @@ def test_force_replaces_and_the_same_checkpoint_gives_the_same_bytes(
         assert any(line.startswith(stage) and " s" in line for line in output.splitlines())
 
 
-def test_half_precision_weights_with_float32_ports(
-    tmp_path_factory: pytest.TempPathFactory, gesso_export: Command
-) -> None:
-    _, bundle = bundles.export(bundles.shared_root(tmp_path_factory), precision="fp16", **bundles.MICRO)
+def test_half_precision_weights_with_float32_ports(fresh_bundles: Path, gesso_export: Command) -> None:
+    _, bundle = bundles.export(fresh_bundles, precision="fp16", **bundles.MICRO)
     manifest = read(bundle)
     for name, network in manifest.networks.items():
         assert network.precision == "fp16"

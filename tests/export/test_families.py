@@ -24,8 +24,8 @@ CHECKPOINTS: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return bundles.shared_root(tmp_path_factory)
+def root(fresh_bundles: Path) -> Path:
+    return fresh_bundles
 
 
 @pytest.mark.slow  # two exports of five networks each

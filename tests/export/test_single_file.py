@@ -12,7 +12,6 @@ import torch
 from diffusers.loaders.single_file_utils import convert_flux_transformer_checkpoint_to_diffusers
 from safetensors.torch import load_file, save_file
 
-import bundles
 import original_layout
 from gesso_export import cli, families
 from gesso_export.checkpoint.checkpoint import open_checkpoint
@@ -31,8 +30,8 @@ PIPELINES = {"sd1": "StableDiffusionPipeline", "sd1-inpainting": "StableDiffusio
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return bundles.shared_root(tmp_path_factory)
+def root(fresh_bundles: Path) -> Path:
+    return fresh_bundles
 
 
 @pytest.fixture(scope="module", params=original_layout.KINDS)

@@ -12,7 +12,6 @@ import torch
 import transformers
 from safetensors.torch import save_file
 
-import bundles
 import original_layout
 from gesso_export import cli, families
 from gesso_export.checkpoint.checkpoint import Checkpoint, open_checkpoint
@@ -29,8 +28,8 @@ from original_layout import described, made
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return bundles.shared_root(tmp_path_factory)
+def root(fresh_bundles: Path) -> Path:
+    return fresh_bundles
 
 
 @pytest.mark.parametrize("name", MODELS)

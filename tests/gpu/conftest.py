@@ -38,9 +38,9 @@ def tensorrt(cuda: None) -> None:
 
 
 @pytest.fixture(scope="session", params=["fp32", "fp16"])
-def real(cuda: None, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Real:
+def real(cuda: None, request: pytest.FixtureRequest, fresh_bundles: Path) -> Real:
     """The tiny model, and its networks on ONNX Runtime on the CPU, with which all is compared."""
-    return Real.open(bundles.export(bundles.shared_root(tmp_path_factory), precision=request.param)[1])
+    return Real.open(bundles.export(fresh_bundles, precision=request.param)[1])
 
 
 @pytest.fixture(scope="session")
