@@ -47,7 +47,7 @@ models: setup  ## the tables of docs/models.md and the README, from the parity t
 	@$(RUN) -m benchmarks models --write $(PARITY)
 
 test-slow: setup  ## what takes minutes each, property tests at length, TensorRT's real classes
-	@$(PIP) -c constraints.txt $(TENSORRT)
+	@$(PIP) -c constraints.txt $(TENSORRT) matplotlib
 	@$(RUN) -m pytest -m "(slow or hypothesis) and not gpu" --hypothesis-profile=many
 
 tables: setup  ## the tables of docs, READMEs and config.pbtxt whose home is the code

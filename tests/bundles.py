@@ -18,7 +18,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 ROOT = Path(__file__).parent.parent
 LITTLE_WORLD = ROOT / "examples" / "little-world"
@@ -33,7 +33,6 @@ OTHER: dict[str, Any] = {**MICRO, "in_channels": 4, "prediction_type": "v_predic
 MADE_BY = ("export/src/gesso_export/**/*", "examples/*.py", "examples/little-world/**/*", "constraints.txt")
 GENERATIONS = 2  # that are kept: this tree's and the one used before it, so that two branches can take turns
 IN_USE = "in-use"
-_HELD: list[IO[str]] = []  # open for as long as this process lives
 
 
 @functools.cache
@@ -60,10 +59,9 @@ def generation(cache: Path, key: str) -> Path:
     folder = cache / key
     with _lock(cache / "generations"):
         folder.mkdir(exist_ok=True)
-        held = (folder / IN_USE).open("w")
+        held = os.open(folder / IN_USE, os.O_RDWR | os.O_CREAT)  # for as long as this process lives
         fcntl.flock(held, fcntl.LOCK_SH)
-        _HELD.append(held)
-        os.utime(held.fileno())
+        os.utime(held)
         others = [file for file in cache.glob(f"*/{IN_USE}") if file.parent != folder]
         for file in sorted(others, key=lambda file: -file.stat().st_mtime)[GENERATIONS - 1 :]:
             with file.open("r+") as other:

@@ -153,9 +153,9 @@ def test_writing_touches_nothing_outside_the_marks(tmp_path: Path, monkeypatch: 
     assert "old" not in text
 
 
+@pytest.mark.slow  # for which matplotlib is installed
 def test_plots_are_drawn_and_the_same_each_time(tmp_path: Path) -> None:
     """A plot with a date or random ids in it changes in every commit."""
-    pytest.importorskip("matplotlib")
     first = {path.name: path.read_bytes() for path in plots.draw(record(), tmp_path)}
     second = {path.name: path.read_bytes() for path in plots.draw(record(), tmp_path)}
     assert set(first) == {"bench-latency.svg", "bench-rows.svg", "bench-batching.svg"}

@@ -17,8 +17,8 @@ def pairs(case: Case) -> set[Pair]:
 def pairwise(*axes: Sequence[Hashable]) -> list[Case]:
     """Cases with a value of each axis, such that each pair of values of different axes is in at least one.
 
-    Those of the two longest axes meet once each, which no covering array can do with fewer cases; the other values are
-    each time those that bring most pairs that are still missing, the first of equals. The same axes give the same cases.
+    Those of the two longest axes meet once each, which no array of cases can do with fewer; the other values are each
+    time those that bring most pairs that are still missing, the first of equals. The same axes give the same cases.
     """
     longest = sorted(range(len(axes)), key=lambda axis: -len(axes[axis]))[:2]
     missing = set().union(*(pairs(case) for case in product(*axes)))

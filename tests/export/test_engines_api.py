@@ -1,8 +1,8 @@
 """What the builder uses of TensorRT, Polygraphy and modelopt, against the real modules.
 
-`make test-slow` installs TensorRT's lean runtime, which has the builder's enums but not the builder, and Polygraphy, whose
-own code runs here over a builder that only writes down what it is told. What needs the builder's own classes, or modelopt,
-is left to `make test-gpu`.
+`make test-slow` installs TensorRT's lean runtime, which has the builder's enums but not the builder, and Polygraphy,
+whose own code runs here over a builder that only writes down what it is told. What needs the builder's own classes, or
+modelopt, is left to `make test-gpu`.
 """
 
 from __future__ import annotations
