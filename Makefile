@@ -36,7 +36,7 @@ demo: setup  ## add, replace and remove a thing in a picture, through a real Tri
 	@$(RUN) examples/demo.py --bundle $(BUNDLE)
 
 test: setup  ## all tests but the slow ones, real Triton included
-	@GESSO_PARITY=$(PARITY) $(RUN) -m pytest -m "not slow and not gpu" -n 2 --dist loadgroup
+	@GESSO_PARITY=$(PARITY) $(RUN) -m pytest -m "not slow and not gpu" -n 2 --dist loadscope
 	@$(RUN) -m benchmarks models --check $(PARITY)
 
 test-quick: setup  ## the tests that need no torch, no exported bundle and no Triton, in about a minute

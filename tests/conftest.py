@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 # Before anything imports torch: each process has a core to itself at best, and threads that wait for one only spin.
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
 
 import bundles
 from e2e import proved
@@ -34,6 +36,20 @@ def fresh_bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where they are made in this run, for all its processes: for tests of the exporter."""
     base = tmp_path_factory.getbasetemp()
     return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "bundles"
+
+
+class Schedule(LoadScopeScheduling):  # type: ignore[misc]
+    """What `--dist loadscope` means here: the files with servers or exports of their own first, each on one worker, so
+    that these are made once; then the other tests, each wherever there is room.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return file if file.startswith(("tests/e2e/", "tests/export/")) else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Schedule | None:
+    return Schedule(config, log) if config.getoption("dist") == "loadscope" else None
 
 
 def pytest_sessionstart() -> None:

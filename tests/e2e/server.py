@@ -15,6 +15,7 @@ from pathlib import Path
 
 READY_SECONDS = 90.0
 STOP_SECONDS = 60.0
+EVENT_SECONDS = 60.0  # for what comes in a moment, on a machine that may be busy
 POLL_SECONDS = 0.02
 TAIL_LINES = 60
 # Row caps must not depend on what else the machine does; and of two workers with a server each, each has one core.
@@ -68,7 +69,7 @@ class Server:
         self.until(lambda: len(self.stubs()) == len(ready) and all(map(answers, [*ready, metrics])), seconds)
         return self
 
-    def until(self, condition: Callable[[], bool], seconds: float = 10.0) -> float:
+    def until(self, condition: Callable[[], bool], seconds: float = EVENT_SECONDS) -> float:
         """Poll until `condition` holds; returns the seconds it took."""
         started = time.monotonic()
         while not condition():

@@ -76,7 +76,7 @@ def test_removal_restores_the_sky(client: Client) -> None:
 def test_it_paints_what_diffusers_paints_with_it(client: Client) -> None:
     """Guards a trained checkpoint's own values (v-prediction, trailing steps, a scaling factor of 1)."""
     scene, mask = balloon_scene(SEEDS[0])
-    pipeline = StableDiffusionInpaintPipeline.from_pretrained(bundles.LITTLE_WORLD, torch_dtype="float32")
+    pipeline = StableDiffusionInpaintPipeline.from_pretrained(bundles.LITTLE_WORLD, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     expected = pipeline(
         "a red balloon",

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from e2e.conftest import Serve
-from e2e.jobs import inpaint, long_job
+from e2e.jobs import LONG, inpaint, long_job
 from e2e.server import Server, gesso_serve
 from e2e.wire import Refused, infer_binary, infer_grpc, stream_grpc
 
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.e2e
 def test_a_stop_lets_running_jobs_finish_and_leaves_nothing(
     serve: Serve, tiny_bundle: Path, ask_to_stop: signal.Signals
 ) -> None:
-    job = inpaint(num_inference_steps=100)
+    job = inpaint(128, 128, **LONG)  # long enough to be seen beside another, short enough to be waited for
     with serve(tiny_bundle) as server, ThreadPoolExecutor(1) as pool:
         words = " ".join(server.processes().values()).split()
         scratch = [Path(word) for word in words if word.endswith("/model.py")]
@@ -41,9 +41,9 @@ def test_a_stop_lets_running_jobs_finish_and_leaves_nothing(
         server.until(lambda: server.metric("gesso_active_rows") == 4)
         server.process.send_signal(ask_to_stop)
         image = list(events)[-1]
-        assert (image.event, image.step) == ("image", 100)
+        assert (image.event, image.step) == ("image", 200)
         np.testing.assert_array_equal(once.result(60).image, image.image)
-        assert server.process.wait(30) == 0
+        assert server.process.wait(60) == 0
         assert not server.processes()
         assert not server.shared_memory()
         assert not any(path.exists() for path in scratch)
@@ -58,9 +58,9 @@ def test_a_stop_does_not_wait_for_ever(serve: Serve, tiny_bundle: Path) -> None:
         started = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
         server.until(lambda: "running requests may finish" in server.said())
-        time.sleep(0.2)  # the models look every 20 ms whether they are to drain
-        with pytest.raises(Refused, match="UNAVAILABLE: the server is shutting down"):
-            infer_grpc(server.grpc, inpaint())
+        with pytest.raises(Refused, match="UNAVAILABLE: the server is shutting down"):  # noqa: PT012
+            while True:  # the models look every 20 ms whether they are to drain
+                infer_grpc(server.grpc, inpaint(num_inference_steps=1))
         with pytest.raises(Refused, match="UNAVAILABLE: the server is shutting down"):
             list(events)
         assert server.process.wait(30) == 0

@@ -117,7 +117,7 @@ def test_text_encoder_gives_prompt_embeds(exported: tuple[Path, Path], prompts: 
 def test_half_stored_openclip_v_prediction_checkpoint_is_exact_too(other: tuple[Path, Path]) -> None:
     """Weights stored in half precision must be upcast and then computed with, not the other way round."""
     checkpoint, bundle = other
-    unet = UNet2DConditionModel.from_pretrained(checkpoint / "unet", torch_dtype=torch.float32).eval()
+    unet = UNet2DConditionModel.from_pretrained(checkpoint / "unet", dtype=torch.float32).eval()
     text_encoder = CLIPTextModel.from_pretrained(checkpoint / "text_encoder", dtype=torch.float32).eval()
     sample, text, ids = gaussian(2, 4, 5, 11), gaussian(2, 77, 32, seed=1), torch.randint(0, 49408, (2, 77))
     timestep = torch.tensor([1.0, 801.5])

@@ -66,7 +66,7 @@ def test_a_finished_run_is_not_run_again(tmp_path: Path) -> None:
 def test_training_brings_the_loss_down(tmp_path: Path) -> None:
     schedule = Schedule(steps=300, learning_rate=0.05, warmup=5, ema=0.9)
     trained = fit("line", line(), loss, schedule, tmp_path, CPU)
-    before, after = (float(loss(model, torch.Generator().manual_seed(9), 0)["squared"]) for model in (line(), trained))
+    before, after = (loss(model, torch.Generator().manual_seed(9), 0)["squared"].item() for model in (line(), trained))
     assert after < 0.01 * before
 
 
