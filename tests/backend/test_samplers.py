@@ -240,10 +240,11 @@ def run_diffusers(
     generator = torch.Generator("cpu").manual_seed(SEED)
     if name.startswith("flow_euler") and not config.get("use_dynamic_shifting"):
         ask.pop("mu", None)
-    if "timesteps" in ask or ("sigmas" in ask and "mu" not in ask):
-        scheduler.set_timesteps(**ask)
-    else:
-        scheduler.set_timesteps(count, **ask)
+    with np.errstate(divide="ignore", invalid="ignore"):  # the spacing of one step is 0 / 0 in diffusers
+        if "timesteps" in ask or ("sigmas" in ask and "mu" not in ask):
+            scheduler.set_timesteps(**ask)
+        else:
+            scheduler.set_timesteps(count, **ask)
     if "timesteps" in ask:
         count = len(ask["timesteps"])
     elif "sigmas" in ask:

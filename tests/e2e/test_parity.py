@@ -106,7 +106,7 @@ def test_every_sampler_paints_what_diffusers_paints(parity_server: Server, gesso
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", product(*AXES), ids=str)
+@pytest.mark.parametrize("case", list(product(*AXES)), ids=str)
 def test_whatever_meets_it_paints_what_diffusers_paints(parity_server: Server, gesso_bundles: Path, case: Any) -> None:
     """Guards the same where three or four values have to meet for it to show."""
     test_every_sampler_paints_what_diffusers_paints(parity_server, gesso_bundles, case)

@@ -285,7 +285,8 @@ def test_the_command_writes_previews(server: Server, files: Path) -> None:
     assert done.returncode == 0, done.stderr
     previews = sorted((files / "previews").iterdir())
     assert len(previews) == 3
-    assert PILImage.open(previews[0]).size == (72, 64)
+    with PILImage.open(previews[0]) as preview:
+        assert preview.size == (72, 64)
 
 
 def test_the_command_fails_in_one_line(url: str, files: Path) -> None:
@@ -351,4 +352,5 @@ def test_the_other_commands(url: str, tmp_path: Path) -> None:
     out = tmp_path / "generated.png"
     made = gesso("generate", *FLAGS, "--height", 64, "--width", 80, "-o", out, "--url", url)
     assert made.returncode == 0, made.stderr
-    assert PILImage.open(out).size == (80, 64)
+    with PILImage.open(out) as picture:
+        assert picture.size == (80, 64)

@@ -20,7 +20,7 @@ from gesso_export.precision.int8 import Quality
 from gesso_export.published.models import MODELS
 
 Command = Callable[..., tuple[int, str]]
-WIDE = {**bundles.MICRO, "unet_channels": [64]}  # enough weights for what stands beside them not to matter
+WIDE = {**bundles.MICRO, "unet_channels": [32, 64]}  # enough weights for what stands beside them not to matter
 
 
 @pytest.fixture(scope="module")
