@@ -63,10 +63,13 @@ class Server:
             )
 
     def wait_ready(self, seconds: float = READY_SECONDS) -> Server:
-        """Wait until every model has its process and is ready, and the metrics, which Triton opens last, are there."""
+        """Wait until every model has its process and is ready, the metrics, which Triton opens last, are there, and
+        gesso-serve has seen it: what is stopped before that is not drained.
+        """
         metrics = f"http://{self.metrics}/metrics"
         ready = [f"http://{self.http}/v2/models/{model}/ready" for model in self.models]
         self.until(lambda: len(self.stubs()) == len(ready) and all(map(answers, [*ready, metrics])), seconds)
+        self.until(lambda: "gesso-serve: ready: " in self.said(), seconds)
         return self
 
     def until(self, condition: Callable[[], bool], seconds: float = EVENT_SECONDS) -> float:

@@ -103,7 +103,7 @@ def test_a_request_among_seven_neighbours_gives_the_bytes_it_gives_alone(server:
     job = inpaint(num_inference_steps=6)
     alone = infer_binary(server.http, job)
     for round_number in range(3):
-        neighbours = [inpaint(seed=100 * round_number + n, num_inference_steps=8, prompt=f"{n}") for n in range(7)]
+        neighbours = [inpaint(seed=100 * round_number + n, num_inference_steps=30, prompt=f"{n}") for n in range(7)]
         with ThreadPoolExecutor(8) as pool:
             calls = [pool.submit(infer_grpc, server.grpc, inputs) for inputs in [*neighbours, job]]
             event = calls[-1].result()

@@ -225,7 +225,7 @@ def test_only_the_masked_part_is_worked_on_and_the_rest_untouched(
 def test_a_batch_of_mixed_samplers_paints_each_as_alone(families: Server, model: str, schedulers: list[str]) -> None:
     """Guards the rows of a batch against each other: sampler, steps, guidance, sizes told and prompt all differ."""
     requests: list[dict[str, Any]] = [
-        {"scheduler": name, "num_inference_steps": 5 + i, "guidance_scale": 2.0 + i, "prompt": f"{PROMPT} {i}",
+        {"scheduler": name, "num_inference_steps": 80 + i, "guidance_scale": 2.0 + i, "prompt": f"{PROMPT} {i}",
          "height": 64, "width": 64, **(SHORT if model == "flux-dev" else {"original_size": [64 + i, 99]})}
         for i, name in enumerate(schedulers)
     ]  # fmt: skip

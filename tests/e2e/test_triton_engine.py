@@ -43,7 +43,7 @@ def test_pictures_are_those_of_the_engine_in_process(split: Server, server: Serv
 
 def test_requests_share_batches_and_keep_their_bytes(split: Server, server: Server) -> None:
     """Guards rows that get lost or mixed between the loop's process and the network's."""
-    jobs = [inpaint(num_inference_steps=6, seed=number, prompt=f"{number}") for number in range(6)]
+    jobs = [inpaint(num_inference_steps=20, seed=number, prompt=f"{number}") for number in range(6)]
     with ThreadPoolExecutor(len(jobs)) as pool:
         events = list(pool.map(lambda job: infer_grpc(split.grpc, job), jobs))
     assert max(event.report["rows_per_step"] for event in events) > 2
