@@ -213,6 +213,15 @@ def test_pixels_outside_the_mask_are_untouched(
     np.testing.assert_array_equal(output[mask == 0], image[mask == 0])
 
 
+def test_a_pixel_on_the_border_of_two_cells_is_repainted() -> None:
+    """Guards the smallest mask: scaled down from 147x329 to 80x184, this one fell between two cells and was lost."""
+    mask = np.zeros((147, 329), np.uint8)
+    mask[0, 164] = 255
+    prepared = prepared_of(picture(147, 329), mask, padding_mask_crop=-1)
+    assert prepared.repaint is not None
+    assert prepared.repaint.sum() == 1
+
+
 @pytest.mark.parametrize(("height", "width"), AWKWARD)
 @pytest.mark.parametrize("mask", ["full", "pixel", "line", "soft"])
 def test_awkward_sizes_and_masks_come_back_at_their_size_untouched_outside(height: int, width: int, mask: str) -> None:

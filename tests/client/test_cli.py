@@ -64,7 +64,8 @@ def test_the_siblings_and_the_formats(here: Path) -> None:
     assert gesso("transform photo.png --prompt cat -o out.webp --strength 0.5")[0] == 0
     assert np.array_equal(pixels("out.webp"), 255 - IMAGE)  # lossless
     assert gesso("generate --prompt cat -o out.jpg --height 16 --width 24")[0] == 0
-    assert Image.open("out.jpg").size == (24, 16)
+    with Image.open("out.jpg") as picture:
+        assert picture.size == (24, 16)
 
 
 def test_masks_of_another_size_and_in_the_alpha(here: Path) -> None:

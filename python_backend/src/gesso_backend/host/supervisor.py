@@ -200,13 +200,14 @@ class Supervisor:
 
     def _forward_log(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
-        for raw in process.stdout:
-            line = raw.rstrip()
-            if found := TRITON_LINE.match(line):
-                line = f"{LEVELS[found[1]]} triton: {found[2]}"
-            self._log_tail.append(line)
-            if self._verbose or _worth_showing(line):
-                print(line, file=sys.stderr, flush=True)
+        with process.stdout as lines:
+            for raw in lines:
+                line = raw.rstrip()
+                if found := TRITON_LINE.match(line):
+                    line = f"{LEVELS[found[1]]} triton: {found[2]}"
+                self._log_tail.append(line)
+                if self._verbose or _worth_showing(line):
+                    print(line, file=sys.stderr, flush=True)
 
     @staticmethod
     def _say(line: str) -> None:

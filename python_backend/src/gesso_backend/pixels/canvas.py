@@ -47,7 +47,11 @@ class Canvas:
         if mask.shape != (self.scaled_height, self.scaled_width):
             size = (self.scaled_width, self.scaled_height)
             # In floats: in bytes, one pixel's share of a cell of more than 510 pixels rounds to nothing.
-            mask = np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.BOX))
+            scaled = np.array(Image.fromarray(mask).resize(size, Image.Resampling.BOX))
+            if not scaled.any():  # a pixel whose centre lies on the border of two cells can fall into neither
+                y, x = np.nonzero(mask)
+                scaled[(2 * y + 1) * size[1] // (2 * mask.shape[0]), (2 * x + 1) * size[0] // (2 * mask.shape[1])] = 1
+            mask = scaled
         return (self._pad(mask) > 0).astype(np.float32)
 
     def uncut(self, work: Pixels) -> Pixels:
