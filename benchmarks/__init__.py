@@ -1,1 +1,5 @@
 """The programs behind the published numbers, and what they share (harness/): `python -m benchmarks` lists them."""
+
+import os
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # of every process that a benchmark starts; a peer's settings are else its own

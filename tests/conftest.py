@@ -8,6 +8,7 @@ from typing import Any
 
 # Before anything imports torch: each process has a core to itself at best, and threads that wait for one only spin.
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # as our packages set it, whoever imports ONNX Runtime first
 
 import pytest
 from hypothesis import settings
