@@ -2,4 +2,4 @@
 
 import os
 
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # of every process that a benchmark starts; a peer's settings are else its own
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # of all that a benchmark starts
