@@ -231,3 +231,32 @@ def test_lives_that_start_lives_end_in_one_reply(loop: str) -> None:
         assert len(client.images()) == 1
     assert engines.rows == [1, 1]
     assert [event.event for event in client.events] == ["progress", "image"]
+
+
+class Stubborn(filler.Filler):
+    """A life that raises when it is ended early."""
+
+    def life(self, prepared: filler.Prepared) -> Life:
+        inputs = {"sample": prepared.sample, "repaint": prepared.repaint}
+        try:
+            yield Call(filler.NETWORK, inputs, step=True)
+            outputs = yield Call(filler.NETWORK, inputs, step=True)
+        except GeneratorExit:
+            raise RuntimeError("not yet") from None
+        return to_picture(outputs["image"])
+
+
+@BOTH_LOOPS
+def test_a_life_that_will_not_close_ends_nobody_else(loop: str) -> None:
+    """Guards the loop's thread against the code of a kind, at the one place where it is not asked to go on."""
+    gate = Gate(filler.NETWORK)
+    first, second = FakeClient(), FakeClient()
+    with serving(Engines(gate), kind=Stubborn(kind().bundle), settings={"loop": loop}) as service:
+        job = service.submit(request(), first)
+        gate.wait()
+        job.abort(Cancelled("enough"))
+        gate.open()
+        assert code(first.wait()) == "CANCELLED"
+        service.submit(request(1), second)
+        assert code(second.wait()) == "OK"
+        assert service.healthy()

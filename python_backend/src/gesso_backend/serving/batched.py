@@ -68,7 +68,7 @@ class BatchedLoop(Loop):
             if cause is None:
                 running.append(branch)
             else:
-                branch.life.close()
+                self._close(branch)
                 branch.run.job.end(cause)
         self._ready = running
 
@@ -87,7 +87,7 @@ class BatchedLoop(Loop):
         self._ready = [branch for branch in self._ready if branch not in batch.branches]
         for branch, answer in zip(batch.branches, answers, strict=True):
             if isinstance(answer, Exception):
-                branch.life.close()
+                self._close(branch)
                 branch.run.job.fail(answer)
             else:
                 self._store(branch.call, answer)

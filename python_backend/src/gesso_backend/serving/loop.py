@@ -100,6 +100,14 @@ class Loop(ABC):
         return result
 
     @staticmethod
+    def _close(branch: Branch) -> None:
+        """End a life before its time. What it raises then is its own affair: its request has a reply already."""
+        try:
+            branch.life.close()
+        except Exception:
+            log.exception("request %s: its life did not close", branch.run.job.id)
+
+    @staticmethod
     def _fail(run: Run, error: Exception) -> None:
         if run.job.cause is None:
             log.exception("request %s failed", run.job.id)

@@ -43,7 +43,7 @@ class PlainLoop(Loop):
             while True:
                 cause = branch.run.job.cause
                 if cause is not None:
-                    branch.life.close()
+                    self._close(branch)
                     raise cause
                 branch.call = self._next_call(branch, answer)
                 answer = self._call(Batch([branch]))
