@@ -66,3 +66,12 @@ def test_no_text_is_lost_and_none_is_made_up(prompt: str) -> None:
     letters = [letter for letter in "".join(text for text, _ in found) if letter in "ab,"]
     assert letters == [letter for letter in prompt if letter in "ab,"]
     assert all(abs(weight) < 1e30 for _, weight in found)
+
+
+@pytest.mark.parametrize("prompt", ["(" * 25 + "word" + ")" * 25, "((word:5):5)", "(" * 40 + "word", "(a (b:-4):-4)"])
+def test_what_nested_brackets_weigh_together_is_bounded(prompt: str) -> None:
+    """Guards against Haidra-Org/AI-Horde#177: each bracket was within its bound, all of them made the network answer
+    NaN."""
+    with pytest.raises(InvalidRequest, match=r"prompt: brackets weigh .* times; at most 10 is allowed"):
+        weighted(prompt, "prompt")
+    assert weighted("(" * 24 + "word" + ")" * 24, "prompt")[0][1] == pytest.approx(1.1**24)

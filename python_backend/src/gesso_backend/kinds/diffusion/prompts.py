@@ -17,7 +17,10 @@ _PIECE = re.compile(r"\\[\\()\[\]]|\\|[()\[\]]|:\s*([+-]?[\d.]+)\s*\)|[^\\()\[\]
 
 
 def weighted(prompt: str, field: str) -> list[tuple[str, float]]:
-    """The text without its brackets, in pieces of one weight each. Raises InvalidRequest naming `field`."""
+    """The text without its brackets, in pieces of one weight each.
+
+    Raises InvalidRequest naming `field` for a weight, or a product of nested ones, beyond MAX_WEIGHT.
+    """
     pieces: list[tuple[str, float]] = []
     opened: dict[str, list[int]] = {"(": [], "[": []}  # how many pieces there were at each open bracket
 
@@ -38,6 +41,11 @@ def weighted(prompt: str, field: str) -> list[tuple[str, float]]:
         weigh(start, EMPHASIS)
     for start in opened["["]:
         weigh(start, 1 / EMPHASIS)
+    for text, weight in pieces:
+        if not abs(weight) <= MAX_WEIGHT:
+            raise InvalidRequest(
+                field, f"brackets weigh {text[:40]!r} {weight:.3g} times; at most {MAX_WEIGHT:.0f} is allowed"
+            )
     return _joined(pieces)
 
 
