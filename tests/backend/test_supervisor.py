@@ -64,6 +64,9 @@ threading.Thread(target=ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_
 while not (folder / "die").exists():
     if (folder / "control/inpaint/drain").exists() and not (folder / "busy").exists():
         (folder / "control/inpaint/drained").touch()
+    if (folder / "fall").exists():
+        (folder / "fall").unlink()
+        os._exit(3)
     time.sleep(0.01)
 print("E1121 00:46:04.879823 3613 server.cc:1] told to die", flush=True)
 os._exit(3)
@@ -254,6 +257,20 @@ def test_a_triton_that_keeps_dying_is_given_up_on_loudly(tmp_path: Path, said: i
         "gesso-serve: Triton ended with status 3; giving up after 2 restarts. Triton's last words:",
     ]
     assert own[-1] == "gesso-serve:   ERROR triton: no such thing"  # read to the end, though it was dead already
+
+
+def test_a_triton_that_gets_ready_each_time_is_never_given_up_on(tmp_path: Path, said: io.StringIO) -> None:
+    """Guards everybody against one client whose requests each end Triton: after six of them, within a minute, the
+    service was gone for good."""
+    watched = Watched(tmp_path, said)
+    falls = 3 * len(supervisors.BACK_OFF_SECONDS)
+    for number in range(falls):
+        watched.until_said("gesso-serve: ready:", times=number + 1)
+        (tmp_path / "fall").touch()
+    watched.until_said("gesso-serve: ready:", times=falls + 1)
+    assert "giving up" not in said.getvalue()
+    assert f"starting Triton again in 0.02 s (restart {falls})" in said.getvalue()
+    assert watched.stop() == 0
 
 
 def test_a_triton_that_lived_long_gets_its_tries_back(

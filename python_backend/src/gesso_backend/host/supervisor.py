@@ -23,7 +23,7 @@ WATCH_SECONDS = 0.5
 UNREADY_ROUNDS = 3  # a model may miss a beat under load; a dead one misses all
 READY_SECONDS = 1800.0  # a large bundle is hashed and loaded before its model is ready
 BACK_OFF_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
-FORGIVEN_SECONDS = 60.0  # a Triton that lived this long starts again with a full row of tries
+FORGIVEN_SECONDS = 60.0  # after a Triton that lived this long, pauses and tries are counted anew
 EXIT_SECONDS = 5  # what Triton gets to unload its models, drained as they are
 DRAIN_POLL_SECONDS = 0.05
 FLUSH_SECONDS = 0.2  # for the last replies, on their way through Triton to the network
@@ -77,8 +77,12 @@ class Supervisor:
         self._stopping.set()
 
     def run(self) -> int:
-        """0: stopped on request. 1: gave up."""
-        tries = 0
+        """0: stopped on request. 1: gave up, since start after start never got ready.
+
+        One that got ready is started again for as long as it takes, with growing pauses: whatever ends it may be
+        somebody's request, and giving up would let that end the service for everybody.
+        """
+        tries = unready = 0  # restarts in a row, and starts in a row that never got ready
         while True:
             started = time.monotonic()
             process = self._start()
@@ -87,13 +91,15 @@ class Supervisor:
             if why is None:
                 self._say("stopped")
                 return 0
-            tries = 0 if time.monotonic() - started > FORGIVEN_SECONDS else tries
-            if tries == len(BACK_OFF_SECONDS):
+            if time.monotonic() - started > FORGIVEN_SECONDS:
+                tries = unready = 0
+            unready = 0 if self._ready else unready + 1
+            if unready > len(BACK_OFF_SECONDS):
                 self._say(f"{why}; giving up after {tries} restarts. Triton's last words:")
                 for line in self._log_tail:
                     self._say(f"  {line}")
                 return 1
-            pause = BACK_OFF_SECONDS[tries]
+            pause = BACK_OFF_SECONDS[min(tries, len(BACK_OFF_SECONDS) - 1)]
             tries += 1
             self._say(f"{why}; starting Triton again in {pause} s (restart {tries})")
             if self._stopping.wait(pause):
