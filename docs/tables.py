@@ -24,7 +24,7 @@ from gesso_client.request import ClientOptions
 from gesso_export.precision import PRECISIONS
 
 ROOT = Path(__file__).parent.parent
-DATA_TYPES = {"BYTES": "TYPE_STRING", "UINT8": "TYPE_UINT8"}  # Triton's configs call some types otherwise than its wire
+DATA_TYPES = {"BYTES": "TYPE_STRING"}  # which Triton's configs call otherwise than its wire
 PICTURE_TEXTS = {
     "image": "sRGB. Absent: text-to-image. Any size; the output has the same",
     "mask_image": "255 repaints, 0 keeps; between: a soft edge. Absent with an image: image-to-image",
