@@ -46,11 +46,11 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     def stop(self) -> None:
         self._server.stop(None).wait()
 
-    def RepositoryIndex(self, request: Any, context: Any) -> Any:
-        index = service_pb2.RepositoryIndexResponse()
+    def ModelStatistics(self, request: Any, context: Any) -> Any:
+        statistics = service_pb2.ModelStatisticsResponse()
         for name in MODELS:
-            index.models.add(name=name, state="READY")
-        return index
+            statistics.model_stats.add(name=name, version="1")
+        return statistics
 
     def ModelConfig(self, request: Any, context: Any) -> Any:
         if request.name not in MODELS:
@@ -117,6 +117,8 @@ def _handler(fake: FakeTritonHttp, step_s: float) -> type[BaseHTTPRequestHandler
 
         def do_GET(self) -> None:
             fake.paths.append(self.path)
+            if self.path == "/v2/models/stats":
+                return self.answer(200, {"model_stats": [{"name": name, "version": "1"} for name in MODELS]})
             name = self.path.split("/")[3]
             if name not in MODELS:
                 return self.answer(404, {"error": f"Request for unknown model: '{name}' is not found"})
@@ -126,9 +128,7 @@ def _handler(fake: FakeTritonHttp, step_s: float) -> type[BaseHTTPRequestHandler
         def do_POST(self) -> None:
             fake.paths.append(self.path)
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            if self.path.endswith("/repository/index"):
-                self.answer(200, [{"name": name, "state": "READY"} for name in MODELS])
-            elif self.path.endswith("/infer"):
+            if self.path.endswith("/infer"):
                 self.infer(body, int(self.headers["Inference-Header-Content-Length"]))
             else:
                 self.stream(json.loads(body))

@@ -45,8 +45,8 @@ class GrpcAsyncTransport:
             raise refused
 
     async def model_names(self) -> tuple[str, ...]:
-        index = await self._query("RepositoryIndex", messages.index_request())
-        return tuple(model.name for model in index.models)
+        statistics = await self._query("ModelStatistics", messages.statistics_request())
+        return tuple(model.name for model in statistics.model_stats)
 
     async def describe(self, model: str) -> str | None:
         return messages.described(await self._query("ModelConfig", messages.config_request(model)))

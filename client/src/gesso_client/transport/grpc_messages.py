@@ -79,5 +79,6 @@ def config_request(model: str) -> Any:
     return service_pb2.ModelConfigRequest(name=model)
 
 
-def index_request() -> Any:
-    return service_pb2.RepositoryIndexRequest(ready=True)
+def statistics_request() -> Any:
+    """Of every model that is ready. The index of the repository would say the same, but is not open to clients."""
+    return service_pb2.ModelStatisticsRequest()

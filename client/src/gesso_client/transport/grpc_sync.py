@@ -62,8 +62,8 @@ class GrpcTransport:
         return GrpcCall(rpc, self._address)
 
     def model_names(self) -> tuple[str, ...]:
-        index = self._call("RepositoryIndex", messages.index_request(), METADATA_TIMEOUT_S)
-        return tuple(model.name for model in index.models)
+        statistics = self._call("ModelStatistics", messages.statistics_request(), METADATA_TIMEOUT_S)
+        return tuple(model.name for model in statistics.model_stats)
 
     def describe(self, model: str) -> str | None:
         return messages.described(self._call("ModelConfig", messages.config_request(model), METADATA_TIMEOUT_S))

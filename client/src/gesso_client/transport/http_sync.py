@@ -176,7 +176,7 @@ class HttpTransport:
         return call
 
     def model_names(self) -> tuple[str, ...]:
-        return tuple(model["name"] for model in self._query("/v2/repository/index", b'{"ready": true}'))
+        return tuple(model["name"] for model in self._query("/v2/models/stats")["model_stats"])
 
     def describe(self, model: str) -> str | None:
         parameter = self._query(f"/v2/models/{quote(model, safe='')}/config").get("parameters", {}).get(PARAMETER)
@@ -189,11 +189,10 @@ class HttpTransport:
         for call in calls:
             call.cancel()
 
-    def _query(self, path: str, body: bytes | None = None) -> Any:
+    def _query(self, path: str) -> Any:
         exchange = Exchange(self._address, METADATA_TIMEOUT_S)
         try:
-            answer = exchange.get(path) if body is None else exchange.post(path, body, {})
-            return json.loads(exchange.read(answer.read))
+            return json.loads(exchange.read(exchange.get(path).read))
         except ValueError as error:
             raise unreadable(error) from error
         finally:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import secrets
 import signal
 import socket
 import sys
@@ -20,6 +21,10 @@ from gesso_backend.errors import GessoError, ServeError
 from gesso_backend.host import repository, tritonserver
 from gesso_backend.host.supervisor import EXIT_SECONDS, Ports, Supervisor, shm_prefix
 from gesso_backend.settings import RULES, Settings
+
+# What Triton would let any client do, and ours need not: map a region of shared memory and read or write it, change the
+# log and the trace, and load models. model-config and statistics stay open: the SDK and perf_analyzer read them.
+RESTRICTED = ("shared-memory", "model-repository", "logging", "trace")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -111,6 +116,10 @@ def _command(
     }
     for name, port in dataclasses.asdict(ports).items():
         flags |= {f"{name}-address": options.host, f"{name}-port": port}
+    # A key for this start that nobody is told. Triton takes it on its command line only, which the same machine's users
+    # can read: it keeps out the network, not them.
+    locked = f"{','.join(RESTRICTED)}:gesso-operator={secrets.token_hex(32)}"
+    flags |= {"http-restricted-api": locked, "grpc-restricted-protocol": locked}
     flags["backend-config"] = f"python,shm-region-prefix-name={shm_prefix()}"
     return [str(binary), "--disable-auto-complete-config", *(f"--{k}={v}" for k, v in flags.items())]
 
