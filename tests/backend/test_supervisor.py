@@ -18,7 +18,8 @@ import pytest
 
 from backend.fakes import WAIT_SECONDS, until
 from gesso_backend.host import supervisor as supervisors
-from gesso_backend.host.supervisor import Ports, Supervisor, shm_prefix
+from gesso_backend.host.scratch import shm_prefix
+from gesso_backend.host.supervisor import Ports, Supervisor
 
 # Answers /v2/models/NAME/ready, has a process for each model as Triton has, and follows the files in its folder:
 # `die` ends it, `unready` makes its models unready, `slow` keeps them from ever being ready, `deaf` ignores SIGTERM,
@@ -162,7 +163,7 @@ def test_it_waits_until_the_models_are_ready_and_says_where_they_are(tmp_path: P
 
 def test_stopping_drains_the_models_then_triton_and_leaves_nothing_behind(watched: Watched) -> None:
     """Guards SIGTERM's way through, in this order; and the processes and shared memory of a server that is gone."""
-    region = Path("/dev/shm") / f"{shm_prefix()}test"
+    region = Path("/dev/shm") / f"{shm_prefix(os.getpid())}test"
     region.touch()
     pids = watched.pids()
     assert all(alive(pid) for pid in pids)

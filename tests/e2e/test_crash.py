@@ -102,12 +102,26 @@ def test_nothing_of_the_dead_is_left(mortal: Server) -> None:
     assert len(mortal.shared_memory()) == len(mortal.models)
 
 
-def test_a_killed_gesso_serve_takes_triton_with_it(serve: Serve, tiny_bundle: Path) -> None:
-    """Guards against an orphan that holds the ports."""
+def test_nothing_outlives_a_killed_gesso_serve(serve: Serve, tiny_bundle: Path) -> None:
+    """Guards against orphans that hold memory: a call in flight kept the models' processes alive."""
     with serve(tiny_bundle) as server:
-        server.process.kill()
-        server.process.wait()
+        with ThreadPoolExecutor(1) as pool:
+            call = pool.submit(infer_grpc, server.grpc, long_job())
+            server.until(lambda: server.metric("gesso_active_rows") > 0, 30)
+            server.process.kill()
+            server.process.wait()
+            assert call.exception(60) is not None
         give_up = time.monotonic() + 30
         while server.processes() and time.monotonic() < give_up:
             time.sleep(0.05)
         assert not server.processes()
+
+
+def test_a_hang_up_ends_it_as_gently_as_a_ctrl_c(serve: Serve, tiny_bundle: Path) -> None:
+    """Guards against a terminal that closes and leaves processes, shared memory and a scratch folder."""
+    with serve(tiny_bundle) as server:
+        server.process.send_signal(signal.SIGHUP)
+        assert server.process.wait(60) == 0
+        assert not server.processes()
+        assert not server.shared_memory()
+        assert not list(server.log.parent.glob("gesso-serve-*"))

@@ -8,23 +8,27 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import secrets
 import signal
 import socket
 import sys
-import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 from gesso_backend.errors import GessoError, ServeError
 from gesso_backend.host import repository, tritonserver
-from gesso_backend.host.supervisor import EXIT_SECONDS, Ports, Supervisor, shm_prefix
+from gesso_backend.host.scratch import scratch_folder, shm_prefix
+from gesso_backend.host.supervisor import EXIT_SECONDS, Ports, Supervisor
 from gesso_backend.settings import RULES, Settings
 
 # What Triton would let any client do, and ours need not: map a region of shared memory and read or write it, change the
 # log and the trace, and load models. model-config and statistics stay open: the SDK and perf_analyzer read them.
 RESTRICTED = ("shared-memory", "model-repository", "logging", "trace")
+
+# A terminal that closes and Ctrl-\ end a server as gently as Ctrl-C.
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -71,18 +75,18 @@ def _serve(options: argparse.Namespace) -> int:
     server = tritonserver.find()
     ports = Ports(options.http_port, options.grpc_port, options.metrics_port)
     _check_ports(options.host, ports)
-    with tempfile.TemporaryDirectory(prefix="gesso-serve-") as scratch:
-        env = tritonserver.environment(server, Path(scratch) / "lib")
-        backends = tritonserver.backend_folder(server, Path(scratch) / "backends")
-        models = Path(scratch) / "models"
-        control = Path(scratch) / "control"
+    with scratch_folder() as scratch:
+        env = tritonserver.environment(server, scratch / "lib")
+        backends = tritonserver.backend_folder(server, scratch / "backends")
+        models = scratch / "models"
+        control = scratch / "control"
         names = repository.write(models, served, settings, control)
         command = _command(server.binary, backends, models, options, ports, settings)
         supervisor = Supervisor(
             command, env, models, control, names, ports, settings.drain_seconds, options.host, options.verbose
         )
         if threading.current_thread() is threading.main_thread():
-            for stop in (signal.SIGTERM, signal.SIGINT):
+            for stop in STOPS:
                 signal.signal(stop, lambda *_: supervisor.stop())
         return supervisor.run()
 
@@ -120,7 +124,7 @@ def _command(
     # can read: it keeps out the network, not them.
     locked = f"{','.join(RESTRICTED)}:gesso-operator={secrets.token_hex(32)}"
     flags |= {"http-restricted-api": locked, "grpc-restricted-protocol": locked}
-    flags["backend-config"] = f"python,shm-region-prefix-name={shm_prefix()}"
+    flags["backend-config"] = f"python,shm-region-prefix-name={shm_prefix(os.getpid())}"
     return [str(binary), "--disable-auto-complete-config", *(f"--{k}={v}" for k, v in flags.items())]
 
 

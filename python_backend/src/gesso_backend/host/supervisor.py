@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gesso_backend.host.scratch import remove_shared_memory
 from gesso_backend.settings import DRAIN, DRAINED
 
 WATCH_SECONDS = 0.5
@@ -189,8 +190,7 @@ class Supervisor:
             os.killpg(process.pid, signal.SIGKILL)  # stubs outlive a Triton that died
         process.wait()
         self._log_thread.join(LAST_WORDS_SECONDS)
-        for region in Path("/dev/shm").glob(f"{shm_prefix()}*"):  # what a killed Triton leaves behind
-            region.unlink(missing_ok=True)
+        remove_shared_memory(os.getpid())
 
     def _drain(self, process: subprocess.Popen[str]) -> None:
         """Ask every model to take no more and finish what it has; wait until all have, or the time is up."""
@@ -230,11 +230,6 @@ def _runs(cmdline: Path, argument: bytes) -> bool:
 def _end_with_parent() -> None:
     """In the new process: have the kernel stop it when this one is killed, or it would keep the ports."""
     LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-def shm_prefix() -> str:
-    """The names of the shared memory through which this process's Triton talks to its Python models."""
-    return f"gesso_{os.getpid()}_"
 
 
 def _worth_showing(line: str) -> bool:

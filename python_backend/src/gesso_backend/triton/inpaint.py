@@ -33,6 +33,7 @@ from gesso_backend.triton.answering import (
 )
 from gesso_backend.triton.channel import TritonChannel
 from gesso_backend.triton.metrics import TritonMetrics
+from gesso_backend.triton.parent import end_with_parent
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ class InpaintModel(AnsweringModel):
     """The whole denoising loop as one decoupled model."""
 
     def initialize(self, args: Mapping[str, str]) -> None:
+        end_with_parent()
         log_to_stderr(args["model_name"])
         parameters = model_parameters(args)
         parameters.pop(DESCRIPTION, None)

@@ -15,6 +15,7 @@ from gesso_backend.engines.engine import load
 from gesso_backend.kinds import parse_bundle
 from gesso_backend.model import manifest
 from gesso_backend.settings import Settings
+from gesso_backend.triton.parent import end_with_parent
 
 NETWORK = "network"  # model parameter: which of the bundle's networks this is
 SHIM = """import triton_python_backend_utils as pb_utils
@@ -29,6 +30,7 @@ def network_model(pb_utils: Any) -> type:
 
     class NetworkModel:
         def initialize(self, args: Mapping[str, str]) -> None:
+            end_with_parent()
             config = json.loads(args["model_config"])
             parameters = {key: value["string_value"] for key, value in config["parameters"].items()}
             network = parameters.pop(NETWORK)

@@ -30,6 +30,7 @@ from gesso_backend.triton.answering import (
     timeout_seconds,
 )
 from gesso_backend.triton.channel import OUTPUTS, TritonChannel
+from gesso_backend.triton.parent import end_with_parent
 
 
 class InpaintOnceModel(AnsweringModel):
@@ -39,6 +40,7 @@ class InpaintOnceModel(AnsweringModel):
     """
 
     def initialize(self, args: Mapping[str, str]) -> None:
+        end_with_parent()
         log_to_stderr(args["model_name"])
         self._target = model_parameters(args).get(TARGET, "inpaint")
         self._threads = ThreadPoolExecutor(1024, thread_name_prefix="gesso-once")  # made as needed; they only wait
