@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 import socket
 from pathlib import Path
 from typing import Any
@@ -103,3 +104,13 @@ def test_installing_is_all_that_install_triton_does(
     monkeypatch.setenv("GESSO_TRITON", str(tmp_path))
     assert serve.main(["--install-triton"]) == 0
     assert capsys.readouterr().out.strip().endswith(f"is in {tmp_path}")
+
+
+@pytest.mark.parametrize("nohup", [False, True])
+def test_nohup_is_respected(nohup: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards `nohup gesso-serve ... &`: a handler of ours would end it with the terminal all the same."""
+    before = signal.SIG_IGN if nohup else signal.SIG_DFL
+    monkeypatch.setattr(signal, "getsignal", lambda number: before if number == signal.SIGHUP else signal.SIG_DFL)
+    stops = serve._stops()
+    assert (signal.SIGHUP in stops) is not nohup
+    assert {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT} <= set(stops)

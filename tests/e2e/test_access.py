@@ -63,8 +63,9 @@ def test_grpc_keeps_the_operators_calls_from_clients(server: Server) -> None:
                 lambda: client.load_model("inpaint"),
                 lambda: client.unload_model("inpaint"),
             ):
-                with pytest.raises(InferenceServerException, match="restricted"):
+                with pytest.raises(InferenceServerException, match="restricted") as refused:
                     call()
+                assert refused.value.status() == "StatusCode.UNAVAILABLE"
     finally:
         region.close()
         region.unlink()

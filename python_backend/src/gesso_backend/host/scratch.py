@@ -11,9 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PREFIX = "gesso-serve-"
-OWNER = (
-    "owner"  # holds the pid of the server, which keeps it locked while it lives; the kernel unlocks it whatever ends it
-)
+OWNER = "owner"  # holds the pid of the server, and is locked while it lives: the kernel unlocks it, whatever ends it
 SHARED_MEMORY = Path("/dev/shm")
 
 

@@ -86,9 +86,15 @@ def _serve(options: argparse.Namespace) -> int:
             command, env, models, control, names, ports, settings.drain_seconds, options.host, options.verbose
         )
         if threading.current_thread() is threading.main_thread():
-            for stop in STOPS:
+            for stop in _stops():
                 signal.signal(stop, lambda *_: supervisor.stop())
         return supervisor.run()
+
+
+def _stops() -> tuple[signal.Signals, ...]:
+    """What is to end this server. Under nohup a closed terminal is not."""
+    nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return tuple(stop for stop in STOPS if not (nohup and stop == signal.SIGHUP))
 
 
 def _served(options: argparse.Namespace) -> dict[str, Path]:
