@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import signal
 import socket
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from backend.fakes import write_bundle
-from gesso_backend.host import serve, tritonserver
+from gesso_backend.host import repository, serve, signals, tritonserver
 from gesso_backend.host.supervisor import Supervisor
 from gesso_backend.host.tritonserver import TritonServer
 from gesso_backend.settings import RULES, Settings
 
 OPTIONS = [name for name, rule in RULES.items() if rule.help]
+
+ANY_PORTS = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
 
 
 @pytest.fixture
@@ -73,6 +78,54 @@ def test_a_taken_port_names_the_option_that_moves_it(
     assert message == f"127.0.0.1:{port} cannot be bound (Address already in use); set --grpc-port"
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
+def test_a_stop_while_it_prepares_leaves_nothing(
+    bundle: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals,
+) -> None:
+    """Guards a start that hashes a large bundle: SIGTERM left its folder, a hang-up too, and Ctrl-C a traceback."""
+    before = [signal.getsignal(each) for each in signal.Signals if each not in (signal.SIGKILL, signal.SIGSTOP)]
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tritonserver, "find", lambda: TritonServer(Path("/t"), Path("/b"), None))
+    monkeypatch.setattr(repository, "write", lambda *_: signal.raise_signal(number))
+    assert serve.main([str(bundle), *ANY_PORTS]) == 0
+    assert capsys.readouterr().err == "gesso-serve: stopped before Triton was started\n"
+    assert not list(tmp_path.glob("gesso-serve-*"))
+    assert before == [signal.getsignal(each) for each in signal.Signals if each not in (signal.SIGKILL, signal.SIGSTOP)]
+
+
+def test_nohup_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards `nohup gesso-serve`, which a terminal that hangs up must not end."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with signals.handled_by(signals.interrupt):
+            signal.raise_signal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_full_disk_is_named(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Guards against "error: None", which is what a copy of several files has to say when the disk is full."""
+    reasons = [("a", "b", f"[Errno 28] No space left on device: '{tmp_path}/model.py'"), ("c", "d", "another")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shutil, "copytree", _raises(shutil.Error(reasons)))
+        line = refused(capsys, bundle, "--repository", tmp_path / "models")
+    assert line == f"[Errno 28] No space left on device: '{tmp_path}/model.py'"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shutil, "copytree", _raises(OSError(28, "No space left on device")))
+        assert refused(capsys, bundle, "--repository", tmp_path / "more") == "No space left on device"
+
+
+def _raises(error: Exception) -> Callable[..., None]:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    return fail
+
+
 def test_triton_is_started_closed_and_on_loopback(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards the flags that keep strangers from loading models, and the whole network from reaching it."""
     started: list[dict[str, Any]] = []
@@ -85,12 +138,13 @@ def test_triton_is_started_closed_and_on_loopback(bundle: Path, monkeypatch: pyt
 
     monkeypatch.setattr(tritonserver, "find", lambda: TritonServer(Path("/t"), Path("/b"), None))
     monkeypatch.setattr(Supervisor, "run", remember)
-    ports = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
-    assert serve.main([str(bundle), "--name", f"other={bundle}", *ports]) == 0
+    assert serve.main([str(bundle), "--name", f"other={bundle}", *ANY_PORTS]) == 0
     (flags,) = started
     assert flags["models"] == ["inpaint", "inpaint_once", "other", "other_once"]
     assert flags["--model-repository"] == flags["repository"]
     assert flags["--model-control-mode"] == "none"
+    assert flags["--grpc-infer-allocation-pool-size"] == "1"  # each kept request keeps its pictures
+    assert flags["--id"].removeprefix("gesso-") not in flags["--backend-config"]  # it is told to everybody
     assert "--disable-auto-complete-config" in flags
     assert {flags[f"--{port}-address"] for port in ("http", "grpc", "metrics")} == {"127.0.0.1"}
     assert not Path(flags["repository"]).exists()  # nothing is left behind
@@ -104,13 +158,3 @@ def test_installing_is_all_that_install_triton_does(
     monkeypatch.setenv("GESSO_TRITON", str(tmp_path))
     assert serve.main(["--install-triton"]) == 0
     assert capsys.readouterr().out.strip().endswith(f"is in {tmp_path}")
-
-
-@pytest.mark.parametrize("nohup", [False, True])
-def test_nohup_is_respected(nohup: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Guards `nohup gesso-serve ... &`: a handler of ours would end it with the terminal all the same."""
-    before = signal.SIG_IGN if nohup else signal.SIG_DFL
-    monkeypatch.setattr(signal, "getsignal", lambda number: before if number == signal.SIGHUP else signal.SIG_DFL)
-    stops = serve._stops()
-    assert (signal.SIGHUP in stops) is not nohup
-    assert {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT} <= set(stops)

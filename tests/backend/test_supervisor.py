@@ -5,125 +5,23 @@ from __future__ import annotations
 import io
 import os
 import signal
-import socket
-import sys
-import threading
+import tempfile
 import time
 import types
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from backend.fake_triton import Watched, alive
 from backend.fakes import WAIT_SECONDS, until
 from gesso_backend.host import supervisor as supervisors
-from gesso_backend.host.scratch import shm_prefix
-from gesso_backend.host.supervisor import Ports, Supervisor
-
-# Answers /v2/models/NAME/ready, has a process for each model as Triton has, and follows the files in its folder:
-# `die` ends it, `unready` makes its models unready, `slow` keeps them from ever being ready, `deaf` ignores SIGTERM,
-# `busy` keeps them from draining. `control/inpaint` is where its one bundle is asked to drain.
-FAKE_TRITON = """
-import os, signal, subprocess, sys, threading, time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-
-folder, port = Path(sys.argv[1]), int(sys.argv[2])
-
-class Handler(BaseHTTPRequestHandler):
-    def do_GET(self):
-        ready = not any((folder / name).exists() for name in ("unready", "slow"))
-        self.send_response(200 if ready and self.path.endswith("/ready") else 400)
-        self.end_headers()
-    def log_message(self, *_):
-        pass
-
-def stop(*_):
-    (folder / "stopped").write_text(str((folder / "control/inpaint/drained").exists()))
-    print("I1121 00:46:05.000001 1 server.cc:1] Waiting for in-flight requests", flush=True)
-    os._exit(0)
-
-signal.signal(signal.SIGTERM, signal.SIG_IGN if (folder / "deaf").exists() else stop)
-stubs = [
-    subprocess.Popen(
-        [sys.executable, "-S", "-E", "-c", "import time; time.sleep(600)", str(folder / name / "1" / "model.py")]
-    )
-    for name in ("inpaint", "inpaint_once")
-]
-(folder / "pids").write_text(" ".join(str(stub.pid) for stub in stubs))
-print('I1121 00:46:04.879820 3613 http_server.cc:4713] "Started HTTPService at 127.0.0.1:18000"', flush=True)
-print("W1121 00:46:04.879821 3613 pinned_memory.cc:1] Unable to allocate pinned memory", flush=True)
-print("W1121 00:46:04.879822 3613 model.cc:1] something to know", flush=True)
-print("+-----+", flush=True)
-print("| tab |", flush=True)
-print("WARNING inpaint: a model's own line", flush=True)
-if (folder / "die").exists():
-    print("E1121 00:46:04.879823 3613 server.cc:1] no such thing", flush=True)
-    os._exit(3)
-threading.Thread(target=ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever, daemon=True).start()
-while not (folder / "die").exists():
-    if (folder / "control/inpaint/drain").exists() and not (folder / "busy").exists():
-        (folder / "control/inpaint/drained").touch()
-    if (folder / "fall").exists():
-        (folder / "fall").unlink()
-        os._exit(3)
-    time.sleep(0.01)
-print("E1121 00:46:04.879823 3613 server.cc:1] told to die", flush=True)
-os._exit(3)
-"""
-
-
-class Watched:
-    """A supervisor on a thread, and what it says."""
-
-    def __init__(self, folder: Path, said: io.StringIO, **options: Any) -> None:
-        (folder / "tritonserver.py").write_text(FAKE_TRITON)
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port = probe.getsockname()[1]
-        command = [sys.executable, "-S", "-E", str(folder / "tritonserver.py"), str(folder), str(port)]
-        self.folder = folder
-        self._said = said
-        control = folder / "control"
-        (control / "inpaint").mkdir(parents=True)
-        self._supervisor = Supervisor(
-            command, os.environ, folder, control, ["inpaint", "inpaint_once"], Ports(http=port),
-            **{"drain_seconds": WAIT_SECONDS, **options},
-        )  # fmt: skip
-        self._status: list[int] = []
-        self._thread = threading.Thread(target=lambda: self._status.append(self._supervisor.run()), daemon=True)
-        self._thread.start()
-
-    @property
-    def lines(self) -> list[str]:
-        return self._said.getvalue().splitlines()
-
-    def until_said(self, words: str, times: int = 1) -> None:
-        until(lambda: sum(words in line for line in self.lines) >= times)
-
-    def pids(self) -> list[int]:
-        return [int(pid) for pid in (self.folder / "pids").read_text().split()]
-
-    def stop(self) -> int:
-        self._supervisor.stop()
-        return self.status()
-
-    def status(self) -> int:
-        """What `run` returned."""
-        self._thread.join(WAIT_SECONDS)
-        assert self._status, "it did not stop"
-        return self._status[0]
-
-
-def alive(pid: int) -> bool:
-    try:
-        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
+from gesso_backend.host import triton_log
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(supervisors, "WATCH_SECONDS", 0.02)
     monkeypatch.setattr(supervisors, "BACK_OFF_SECONDS", (0.01, 0.02))
 
@@ -131,7 +29,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def said(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     stderr = io.StringIO()
-    monkeypatch.setattr(supervisors, "sys", types.SimpleNamespace(stderr=stderr))
+    monkeypatch.setattr(triton_log, "sys", types.SimpleNamespace(stderr=stderr))
     return stderr
 
 
@@ -163,7 +61,7 @@ def test_it_waits_until_the_models_are_ready_and_says_where_they_are(tmp_path: P
 
 def test_stopping_drains_the_models_then_triton_and_leaves_nothing_behind(watched: Watched) -> None:
     """Guards SIGTERM's way through, in this order; and the processes and shared memory of a server that is gone."""
-    region = Path("/dev/shm") / f"{shm_prefix(os.getpid())}test"
+    region = Path("/dev/shm") / f"{watched.scratch.regions}test"
     region.touch()
     pids = watched.pids()
     assert all(alive(pid) for pid in pids)
@@ -208,6 +106,8 @@ def test_a_triton_that_is_not_ready_yet_is_stopped_at_once(tmp_path: Path, said:
     watched.until_said("a model's own line")
     assert watched.stop() == 0
     assert (tmp_path / "stopped").exists()
+    assert "gesso-serve: stopping before it was ready" in watched.lines
+    assert not any("may finish" in line for line in watched.lines)
 
 
 def test_a_triton_that_ends_is_started_again(watched: Watched) -> None:
@@ -311,3 +211,118 @@ def test_verbose_shows_all_of_it(tmp_path: Path, said: io.StringIO) -> None:
     assert "INFO triton: Started HTTPService at 127.0.0.1:18000" in watched.lines
     assert "| tab |" in watched.lines
     watched.stop()
+
+
+def test_another_server_on_the_port_is_not_taken_for_ours(tmp_path: Path, said: io.StringIO) -> None:
+    """Guards systems#141: of two servers started within a second, the second said "ready" with the first's answers."""
+    (tmp_path / "other").touch()
+    watched = Watched(tmp_path, said)
+    watched.until_said("a model's own line")
+    time.sleep(10 * supervisors.WATCH_SECONDS)
+    assert not any("ready:" in line for line in watched.lines)
+    (tmp_path / "other").unlink()
+    watched.until_said("ready:")
+    assert watched.stop() == 0
+
+
+NOT_LOADED = (
+    "E1121 00:46:04.879824 3613 model_lifecycle.cc:654] \"failed to load 'inpaint' version 1: Internal: BundleError: "
+    'unet.onnx: no network\\n\\nAt:\\n  /model.py(31): load\\n"'
+)
+TAKEN = (
+    'E1121 00:46:04.879824  3613 main.cc:257] "failed to start GRPC service: Unavailable - '
+    "Socket '127.0.0.1:18001' already in use \""
+)
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (NOT_LOADED, "inpaint cannot be loaded: BundleError: unet.onnx: no network"),
+        (TAKEN, "127.0.0.1:18001 is already in use; set --grpc-port"),
+    ],
+)
+def test_a_first_start_that_cannot_succeed_is_not_tried_again(
+    tmp_path: Path, said: io.StringIO, words: str, reason: str
+) -> None:
+    """Guards the operator's time: a bad bundle, or a port that another server was quicker to take, cost five restarts
+    and as many tracebacks."""
+    (tmp_path / "say").write_text(words)
+    (tmp_path / "slow").touch()
+    watched = Watched(tmp_path, said)
+    assert watched.status() == 2
+    assert watched.refusal == reason
+    assert not any("triton:" in line and "something to know" not in line for line in watched.lines)
+    assert not any(line.startswith("gesso-serve:") for line in watched.lines)
+    assert not any(alive(pid) for pid in watched.pids())
+
+
+def test_what_served_once_is_tried_again_whatever_ends_its_next_start(watched: Watched) -> None:
+    """Guards a server against giving up on a machine that was short of memory for a moment."""
+    (watched.folder / "say").write_text(NOT_LOADED)
+    (watched.folder / "slow").touch()
+    (watched.folder / "fall").touch()
+    watched.until_said("inpaint cannot be loaded: BundleError: unet.onnx: no network; starting Triton again")
+    (watched.folder / "say").unlink()
+    (watched.folder / "slow").unlink()
+    watched.until_said("ready:", times=2)
+
+
+def test_a_process_that_was_lost_while_it_loaded_is_tried_again(tmp_path: Path, said: io.StringIO) -> None:
+    """Guards a first start against the kernel's memory killer: what it ends is not what cannot be loaded."""
+    (tmp_path / "say").write_text(NOT_LOADED.replace("BundleError: ", "Stub process 'inpaint_0_0' is not healthy. "))
+    (tmp_path / "die").touch()
+    watched = Watched(tmp_path, said)
+    watched.until_said("ERROR triton: failed to load 'inpaint'")
+    watched.until_said("starting Triton again")
+    watched.stop()
+
+
+def test_a_start_that_took_requests_was_a_good_one(tmp_path: Path, said: io.StringIO) -> None:
+    """Guards against requests that end Triton before anybody saw it ready: after six of them the service was gone."""
+    (tmp_path / "say").write_text('I1121 00:46:04.9 3613 http_server.cc:1] "Started Metrics Service at 127.0.0.1:1"')
+    (tmp_path / "slow").touch()
+    (tmp_path / "die").touch()
+    watched = Watched(tmp_path, said)
+    watched.until_said(f"(restart {3 * len(supervisors.BACK_OFF_SECONDS)})")
+    assert watched.stop() == 0
+
+
+@pytest.mark.parametrize("who", ["Triton", "inpaint_once"])
+def test_what_somebody_stopped_is_replaced(watched: Watched, who: str) -> None:
+    """Guards requests against a SIGSTOP: they hung as long as it lasted, and the model was called ready."""
+    triton = int(Path(f"/proc/{watched.pids()[1]}/stat").read_text().rpartition(")")[2].split()[1])
+    pid = triton if who == "Triton" else watched.pids()[1]
+    os.kill(pid, signal.SIGSTOP)
+    watched.until_said(f"{who} is stopped by a signal; starting Triton again")
+    watched.until_said("ready:", times=2)
+    until(lambda: not alive(pid))
+
+
+def test_a_triton_that_is_ready_before_anybody_saw_it_is_drained(
+    tmp_path: Path, said: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards the first requests: a SIGTERM in the half second before "ready" cut them off, and said they may finish."""
+    monkeypatch.setattr(supervisors, "WATCH_SECONDS", 10 * WAIT_SECONDS)
+    watched = Watched(tmp_path, said)
+    until(watched.readiness.ask)
+    assert watched.stop() == 0
+    assert "gesso-serve: stopping; running requests may finish" in watched.lines
+    assert (tmp_path / "stopped").read_text() == "True"
+
+
+def test_only_ctrl_c_once_more_stops_at_once(tmp_path: Path, said: io.StringIO) -> None:
+    """Guards those who are in a hurry; and those whose terminal and supervisor both pass on one hang-up."""
+    (tmp_path / "busy").touch()
+    watched = Watched(tmp_path, said, drain_seconds=100 * WAIT_SECONDS)
+    watched.until_said("ready:")
+    for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT):
+        watched.supervisor.asked(number, None)
+    watched.until_said("running requests may finish")
+    time.sleep(0.1)
+    assert all(alive(pid) for pid in watched.pids())
+    watched.supervisor.asked(signal.SIGINT, None)
+    assert watched.status() == 0
+    assert watched.lines[-1] == "gesso-serve: stopped at once; what ran was cut off"
+    assert not any(alive(pid) for pid in watched.pids())
+    assert not (tmp_path / "stopped").exists()

@@ -239,6 +239,18 @@ def test_the_stub_finds_this_python_and_its_library(
     assert os.environ["PATH"] == str(tmp_path / "bin")  # ours is left as it was
 
 
+def test_memory_is_given_back_unless_the_operator_says_otherwise(
+    pypi: TritonServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards a small machine: after a burst of large pictures Triton kept a gigabyte."""
+    for name in tritonserver.MALLOC:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "8")
+    env = tritonserver.environment(pypi, tmp_path / "lib")
+    assert env["MALLOC_ARENA_MAX"] == "8"
+    assert env["MALLOC_MMAP_THRESHOLD_"] == env["MALLOC_TRIM_THRESHOLD_"] == str(2**20)
+
+
 def test_a_library_the_loader_finds_will_do(
     pypi: TritonServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

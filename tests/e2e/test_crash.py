@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from e2e.conftest import Serve
 from e2e.jobs import inpaint, long_job, text_to_image
 from e2e.server import Server
 from e2e.wire import Refused, binary_request, infer_binary, infer_grpc, post, stream_grpc
+from gesso_backend.host.scratch import sweep
 
 pytestmark = pytest.mark.e2e
 
@@ -102,19 +104,81 @@ def test_nothing_of_the_dead_is_left(mortal: Server) -> None:
     assert len(mortal.shared_memory()) == len(mortal.models)
 
 
-def test_nothing_outlives_a_killed_gesso_serve(serve: Serve, tiny_bundle: Path) -> None:
-    """Guards against orphans that hold memory: a call in flight kept the models' processes alive."""
-    with serve(tiny_bundle) as server:
-        with ThreadPoolExecutor(1) as pool:
-            call = pool.submit(infer_grpc, server.grpc, long_job())
-            server.until(lambda: server.metric("gesso_active_rows") > 0, 30)
-            server.process.kill()
-            server.process.wait()
-            assert call.exception(60) is not None
+def stop_signal(*pids: int) -> None:
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+
+
+def test_a_stopped_model_process_is_replaced(back: Server) -> None:
+    """Requests hung for as long as the SIGSTOP lasted, and the model was called ready."""
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(infer_grpc, back.grpc, long_job())
+        back.until(lambda: back.metric("gesso_active_rows") == 2, 30)
+        old = set(back.processes())
+        started = time.monotonic()
+        stop_signal(back.stubs()["inpaint"])
+        assert call.exception(60) is not None
+        assert time.monotonic() - started < ENDS_WITHIN
+    back.until(lambda: not old & set(back.processes()))
+    back.until(lambda: "inpaint is stopped by a signal" in back.said())
+
+
+@pytest.mark.slow
+def test_a_stopped_triton_is_replaced(back: Server) -> None:
+    stop_signal(*set(back.processes()) - set(back.stubs().values()))
+    back.until(lambda: "Triton is stopped by a signal" in back.said())
+
+
+@pytest.mark.slow
+def test_what_was_stopped_as_a_whole_goes_on(mortal: Server) -> None:
+    """Ctrl-Z of the whole group, or a laptop's lid: nothing is replaced when all of it is continued."""
+    before = set(mortal.processes())
+    said = mortal.said()
+    group = [mortal.process.pid, *before]
+    stop_signal(*group)
+    time.sleep(10)
+    for pid in group:
+        os.kill(pid, signal.SIGCONT)
+    infer_binary(mortal.http, inpaint())
+    time.sleep(5)
+    assert set(mortal.processes()) == before
+    assert mortal.said() == said
+
+
+@pytest.mark.parametrize(
+    "also",
+    [
+        "nothing",
+        pytest.param("a model's process stopped", marks=pytest.mark.slow),
+        pytest.param("Triton killed", marks=pytest.mark.slow),
+    ],
+)
+def test_nothing_outlives_a_killed_gesso_serve(
+    serve: Serve, tiny_bundle: Path, also: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against orphans that hold ports and shared memory: a model's process lived on when a unary call was in
+    flight. What files are left the next start removes."""
+    with serve(tiny_bundle) as server, ThreadPoolExecutor(1) as pool:
+        call = pool.submit(infer_grpc, server.grpc, long_job())
+        server.until(lambda: server.metric("gesso_active_rows") == 2)
+        stubs = server.stubs()
+        if also == "a model's process stopped":
+            stop_signal(stubs["inpaint"])
+        if also == "Triton killed":
+            os.kill(min(set(server.processes()) - set(stubs.values())), signal.SIGKILL)
+        server.process.kill()
+        server.process.wait()
+        assert call.exception(60) is not None
         give_up = time.monotonic() + 30
         while server.processes() and time.monotonic() < give_up:
             time.sleep(0.05)
         assert not server.processes()
+        assert server.shared_memory()
+        (left,) = server.log.parent.glob("gesso-serve-*/")
+        monkeypatch.setattr(tempfile, "tempdir", str(server.log.parent))
+        sweep()
+        assert not left.exists()
+        assert not server.shared_memory()
 
 
 def test_a_hang_up_ends_it_as_gently_as_a_ctrl_c(serve: Serve, tiny_bundle: Path) -> None:

@@ -26,7 +26,16 @@ from e2e.wire import Refused, infer_binary, infer_grpc, stream_grpc
 pytestmark = pytest.mark.e2e
 
 
-@pytest.mark.parametrize("ask_to_stop", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+@pytest.mark.parametrize(
+    "ask_to_stop",
+    [
+        signal.SIGTERM,
+        signal.SIGINT,
+        pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
+        pytest.param(signal.SIGQUIT, marks=pytest.mark.slow),
+    ],
+    ids=lambda number: number.name,
+)
 def test_a_stop_lets_running_jobs_finish_and_leaves_nothing(
     serve: Serve, tiny_bundle: Path, ask_to_stop: signal.Signals
 ) -> None:
@@ -129,18 +138,28 @@ def test_a_taken_port_is_named_with_the_option_that_changes_it(tiny_bundle: Path
     assert f"set --{kind}-port" in line
 
 
-@pytest.mark.slow
-def test_a_model_that_never_loads_is_given_up_loudly(serve: Serve, tiny_bundle: Path, tmp_path: Path) -> None:
-    """The manifest is right and the network is no ONNX: only Triton finds out. Five restarts, then the last words."""
+def test_a_model_that_cannot_be_loaded_is_one_line_and_status_2(tiny_bundle: Path, tmp_path: Path) -> None:
+    """The manifest is right and the network is no ONNX: only the model finds out. Five restarts could not mend it."""
     bundle = _copied(tiny_bundle, tmp_path)
-    (bundle / "unet.onnx").write_bytes(b"no network")
-    _resigned(bundle, "unet.onnx")
-    server = Server(tmp_path / "log", bundle)
+    (bundle / "vae_decoder.onnx").write_bytes(b"no network")
+    _resigned(bundle, "vae_decoder.onnx")
+    line = _refusal(tmp_path / "log", str(bundle), "--profile-seconds=0")
+    assert "inpaint cannot be loaded: BundleError: vae_decoder.onnx: ONNX Runtime cannot load it" in line
+
+
+def test_of_two_servers_on_one_port_the_second_says_so_and_ends(tiny_bundle: Path, tmp_path: Path) -> None:
+    """Guards systems#141: the second found the ports free, said "ready" five times with the first's answers, and gave
+    up. Here one takes them after that look, when Triton has begun."""
+    server = Server(tmp_path / "log", tiny_bundle)
     try:
-        assert server.process.wait(300) == 1
-        assert "giving up after 5 restarts" in server.said()
+        server.until(lambda: bool(server.processes()))
+        host, port = server.http.split(":")
+        with socket.socket() as quicker:
+            quicker.bind((host, int(port)))
+            assert server.process.wait(60) == 2, server.tail()
+        (line,) = server.said().splitlines()
+        assert line == f"gesso-serve: error: {server.http} is already in use; set --http-port"
         assert not server.processes()
-        assert not server.shared_memory()
     finally:
         server.kill()
 

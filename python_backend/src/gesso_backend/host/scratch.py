@@ -1,50 +1,108 @@
-"""The scratch folder of one gesso-serve: gone when it ends, and at the next start when it was killed."""
+"""What one gesso-serve has to itself while it lives, and removing what dead ones left.
+
+A lock is held on the folder's record for as long as its server lives. Only what says that it is ours, and whose lock
+nobody holds, is ever removed.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
+import re
+import secrets
 import shutil
+import stat
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from gesso_backend.host import environments, processes
 
 PREFIX = "gesso-serve-"
-OWNER = "owner"  # holds the pid of the server, and is locked while it lives: the kernel unlocks it, whatever ends it
+RECORD, ENVIRONMENTS = "lock", "environments"  # files of the folder
+REGIONS = re.compile(r"gesso_\d+_[0-9a-f]{8}_")  # what names of shared memory begin with
 SHARED_MEMORY = Path("/dev/shm")
 
 
-@contextlib.contextmanager
-def scratch_folder() -> Iterator[Path]:
-    """A new folder in the temporary one, after what dead servers left there is gone. Raises OSError."""
-    _sweep(Path(tempfile.gettempdir()))
-    with tempfile.TemporaryDirectory(prefix=PREFIX) as name, (Path(name) / OWNER).open("w") as owner:
-        fcntl.flock(owner, fcntl.LOCK_EX)
-        owner.write(str(os.getpid()))
-        owner.flush()
-        yield Path(name)
+class Scratch:
+    """A folder, names of shared memory, and a name for Triton, that no other server has. A context manager: what is
+    left behind is removed at the end. Making one removes what dead servers left.
+
+    Raises OSError where there is no room for it.
+    """
+
+    def __init__(self) -> None:
+        sweep()
+        self.server = f"gesso-{secrets.token_hex(16)}"  # what Triton answers to; not derived from what has to be secret
+        self.regions = f"gesso_{os.getpid()}_{secrets.token_hex(4)}_"
+        self.folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+        self.models, self.control = self.folder / "models", self.folder / "control"
+        self._environments: set[str] = set()
+        try:
+            self._record = self._write_record()
+        except OSError:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise
+
+    def __enter__(self) -> Scratch:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.clear()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self._record.close()
+
+    def note(self, names: set[str]) -> None:
+        """Environments that our Triton has made since the last `clear`, for whoever sweeps if we cannot."""
+        if names != self._environments:
+            self._environments = names
+            with contextlib.suppress(OSError):  # a full disk: then they are left
+                (self.folder / ENVIRONMENTS).write_text("\n".join(sorted(names)))
+
+    def clear(self) -> None:
+        """Remove what a Triton of ours that has ended left outside of the folder."""
+        _remove_regions(self.regions)
+        environments.remove(self._environments)
+
+    def _write_record(self) -> IO[str]:
+        """Named only once it is locked: it is never seen with nobody holding it."""
+        pid = os.getpid()
+        with contextlib.ExitStack() as undo:
+            record = undo.enter_context((self.folder / "new").open("w"))
+            fcntl.flock(record, fcntl.LOCK_EX)
+            json.dump({"pid": pid, "started": processes.started(pid), "regions": self.regions}, record)
+            record.flush()
+            (self.folder / "new").rename(self.folder / RECORD)
+            undo.pop_all()
+        return record
 
 
-def shm_prefix(pid: int) -> str:
-    """The names of the shared memory through which a server's Triton talks to its Python models."""
-    return f"gesso_{pid}_"
+def sweep() -> None:
+    """Remove folders, shared memory and environments of servers of this user that have ended without doing so."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):  # not ours, or somebody is quicker
+            found = folder.lstat()
+            if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid():
+                _sweep(folder)
 
 
-def remove_shared_memory(pid: int) -> None:
-    """Whatever the Triton of this server left."""
-    for region in SHARED_MEMORY.glob(f"{shm_prefix(pid)}*"):
-        with contextlib.suppress(OSError):  # somebody else's, or gone by itself
+def _sweep(folder: Path) -> None:
+    with (folder / RECORD).open() as record:
+        fcntl.flock(record, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        known: dict[str, Any] = json.load(record)
+        if processes.started(known["pid"]) == known["started"]:  # where locks do not hold
+            return
+        if REGIONS.fullmatch(known["regions"]):
+            _remove_regions(known["regions"])
+        with contextlib.suppress(OSError):
+            environments.remove((folder / ENVIRONMENTS).read_text().splitlines())
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_regions(prefix: str) -> None:
+    for region in SHARED_MEMORY.glob(f"{prefix}*"):
+        with contextlib.suppress(OSError):
             region.unlink()
-
-
-def _sweep(temporary: Path) -> None:
-    """Remove what is provably left by dead servers: a folder whose owner file nobody locks."""
-    for folder in temporary.glob(f"{PREFIX}*"):
-        # Somebody else's folder, one that is locked, and one whose server has not yet written its pid stay.
-        with contextlib.suppress(OSError, ValueError), (folder / OWNER).open() as owner:
-            fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            pid = int(owner.read())
-            shutil.rmtree(folder)
-            if not Path(f"/proc/{pid}").exists():  # the number may have been given again
-                remove_shared_memory(pid)

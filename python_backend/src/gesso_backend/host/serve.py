@@ -8,27 +8,23 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
 import secrets
-import signal
+import shutil
 import socket
 import sys
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 from gesso_backend.errors import GessoError, ServeError
-from gesso_backend.host import repository, tritonserver
-from gesso_backend.host.scratch import scratch_folder, shm_prefix
+from gesso_backend.host import repository, signals, tritonserver
+from gesso_backend.host.scratch import Scratch
 from gesso_backend.host.supervisor import EXIT_SECONDS, Ports, Supervisor
+from gesso_backend.host.triton_log import tell
 from gesso_backend.settings import RULES, Settings
 
 # What Triton would let any client do, and ours need not: map a region of shared memory and read or write it, change the
 # log and the trace, and load models. model-config and statistics stay open: the SDK and perf_analyzer read them.
 RESTRICTED = ("shared-memory", "model-repository", "logging", "trace")
-
-# A terminal that closes and Ctrl-\ end a server as gently as Ctrl-C.
-STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,12 +34,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.install_triton:
             print(f"Triton {tritonserver.VERSION} is in {tritonserver.install()}")
             return 0
-        return _serve(options)
+        with signals.handled_by(signals.interrupt):
+            return _serve(options)
+    except KeyboardInterrupt:
+        tell("gesso-serve: stopped before Triton was started")
+        return 0
     except GessoError as error:
-        print(f"gesso-serve: error: {error}", file=sys.stderr)
+        tell(f"gesso-serve: error: {error}")
         return 2
     except OSError as error:
-        print(f"gesso-serve: error: {error.strerror}: {error.filename or ''}".rstrip(": "), file=sys.stderr)
+        tell(f"gesso-serve: error: {_reason(error)}")
         return 2
 
 
@@ -75,26 +75,16 @@ def _serve(options: argparse.Namespace) -> int:
     server = tritonserver.find()
     ports = Ports(options.http_port, options.grpc_port, options.metrics_port)
     _check_ports(options.host, ports)
-    with scratch_folder() as scratch:
-        env = tritonserver.environment(server, scratch / "lib")
-        backends = tritonserver.backend_folder(server, scratch / "backends")
-        models = scratch / "models"
-        control = scratch / "control"
-        names = repository.write(models, served, settings, control)
-        command = _command(server.binary, backends, models, options, ports, settings)
+    with Scratch() as scratch:
+        env = tritonserver.environment(server, scratch.folder / "lib")
+        backends = tritonserver.backend_folder(server, scratch.folder / "backends")
+        names = repository.write(scratch.models, served, settings, scratch.control)
+        command = _command(server.binary, backends, scratch, options, ports, settings)
         supervisor = Supervisor(
-            command, env, models, control, names, ports, settings.drain_seconds, options.host, options.verbose
+            command, env, scratch, names, ports, settings.drain_seconds, options.host, options.verbose
         )
-        if threading.current_thread() is threading.main_thread():
-            for stop in _stops():
-                signal.signal(stop, lambda *_: supervisor.stop())
-        return supervisor.run()
-
-
-def _stops() -> tuple[signal.Signals, ...]:
-    """What is to end this server. Under nohup a closed terminal is not."""
-    nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
-    return tuple(stop for stop in STOPS if not (nohup and stop == signal.SIGHUP))
+        with signals.handled_by(supervisor.asked):
+            return supervisor.run()
 
 
 def _served(options: argparse.Namespace) -> dict[str, Path]:
@@ -114,14 +104,16 @@ def _served(options: argparse.Namespace) -> dict[str, Path]:
 
 
 def _command(
-    binary: Path, backends: Path, models: Path, options: argparse.Namespace, ports: Ports, settings: Settings
+    binary: Path, backends: Path, scratch: Scratch, options: argparse.Namespace, ports: Ports, settings: Settings
 ) -> list[str]:
     """Auto-complete off: the committed config is the whole truth. Model control none: clients cannot load models."""
     flags = {
-        "model-repository": models,
+        "id": scratch.server,
+        "model-repository": scratch.models,
         "backend-directory": backends,
         "model-control-mode": "none",
         "exit-timeout-secs": EXIT_SECONDS,
+        "grpc-infer-allocation-pool-size": 1,  # of requests with their pictures that are kept, for each kind of call
         "allow-gpu-metrics": str(settings.on_gpu).lower(),
     }
     for name, port in dataclasses.asdict(ports).items():
@@ -130,7 +122,7 @@ def _command(
     # can read: it keeps out the network, not them.
     locked = f"{','.join(RESTRICTED)}:gesso-operator={secrets.token_hex(32)}"
     flags |= {"http-restricted-api": locked, "grpc-restricted-protocol": locked}
-    flags["backend-config"] = f"python,shm-region-prefix-name={shm_prefix(os.getpid())}"
+    flags["backend-config"] = f"python,shm-region-prefix-name={scratch.regions}"
     return [str(binary), "--disable-auto-complete-config", *(f"--{k}={v}" for k, v in flags.items())]
 
 
@@ -142,6 +134,13 @@ def _check_ports(host: str, ports: Ports) -> None:
                 probe.bind((host, port))
             except OSError as error:
                 raise ServeError(f"{host}:{port} cannot be bound ({error.strerror}); set --{name}-port") from None
+
+
+def _reason(error: OSError) -> str:
+    """One line of an error; shutil's copies say theirs for each file in a list, with the reason last."""
+    if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list):
+        return str(error.args[0][0][-1])
+    return f"{error.strerror or error}: {error.filename or ''}".rstrip(": ")
 
 
 if __name__ == "__main__":

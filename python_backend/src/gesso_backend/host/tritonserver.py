@@ -22,6 +22,9 @@ from gesso_backend.host.preflight import PYTHON
 PACKAGE = "nvidia-pytriton==0.7.0"
 VERSION = "2.51.0"
 INSTALLED = Path("/opt/tritonserver")  # where NGC images have it
+# What glibc needs to be told for Triton and its models to give back the memory of large requests: few heaps, and what
+# is as large as a picture neither kept nor taken from them. Measured in docs/status.md.
+MALLOC = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "1048576", "MALLOC_TRIM_THRESHOLD_": "1048576"}
 NEEDED_BYTES = 400 * 2**20  # the package, unpacked, and pip's own copy of it
 
 
@@ -98,7 +101,7 @@ def environment(server: TritonServer, libraries: Path) -> dict[str, str]:
     libraries: a folder of ours where a link to libpython is put if the loader does not find it by itself.
     Raises ServeError when the stub could not run in it.
     """
-    env = dict(os.environ)
+    env = {**MALLOC, **os.environ}
     # The stub takes its packages from the first python3 on PATH.
     scripts = Path(sys.executable).parent
     if not (scripts / "python3").exists():
