@@ -22,6 +22,7 @@ from gesso_backend.engines.engine import EngineError, Outputs, load
 from gesso_backend.engines.tensorrt.plan import Machine
 from gesso_backend.host import repository
 from gesso_backend.host.network_repository import write_networks
+from gesso_backend.host.private import write_private
 from gesso_backend.kinds import open_bundle
 from gesso_backend.settings import Settings
 from gesso_backend.triton.network import network_model
@@ -48,8 +49,9 @@ def test_gesso_serve_writes_a_model_for_each_network(tmp_path: Path) -> None:
     ]
     assert [(port.name, list(port.dims)) for port in config.output] == [("noise_pred", [-1, 4, -1, -1])]
     assert {key: value.string_value for key, value in config.parameters.items()} == {
-        "network": "unet", "bundle": str(folder.resolve()), "threads": "3"
+        "network": "unet", "threads": "3"
     }  # fmt: skip
+    assert (tmp_path / "models" / "mine_unet" / "1" / "bundle").samefile(folder)
     ids = config_of(tmp_path / "models" / "mine_text_encoder").input[0]
     assert model_config_pb2.DataType.Name(ids.data_type) == "TYPE_INT64"
 
@@ -107,18 +109,19 @@ PB_UTILS = SimpleNamespace(
 )
 
 
-def test_the_shim_answers_as_the_engine_and_each_request_for_itself(real: Real) -> None:
+def test_the_shim_answers_as_the_engine_and_each_request_for_itself(real: Real, tmp_path: Path) -> None:
     """Guards the network's own process: its one network, and errors that stay with their request."""
     network, spec = "unet", real.bundle.networks["unet"]
     model = network_model(PB_UTILS)()
-    parameters = {"network": network, "bundle": str(real.folder)}
-    config = {"parameters": {key: {"string_value": value} for key, value in parameters.items()}}
-    model.initialize({"model_config": json.dumps(config)})
+    (tmp_path / "1").mkdir()
+    write_private(tmp_path / "1", real.folder, Settings())
+    config = {"parameters": {"network": {"string_value": network}}}
+    model.initialize({"model_config": json.dumps(config), "model_repository": str(tmp_path), "model_version": "1"})
     inputs = rows_of(network, spec, real.bundle.vae.factor, 4, 6)
     good = SimpleNamespace(inputs=lambda: [Tensor(name, array) for name, array in inputs.items()])
     bad = SimpleNamespace(inputs=lambda: [Tensor("sample", inputs["sample"])])
     first, refused, second = model.execute([good, bad, good])
-    assert "timestep" in refused.error
+    assert refused.error.endswith("the server's log says why")
     for answer in (first, second):
         np.testing.assert_array_equal(
             answer.tensors[0].as_numpy(), real.engines[network](**inputs)[answer.tensors[0].name()]

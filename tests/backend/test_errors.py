@@ -40,11 +40,13 @@ def test_what_travels_is_code_field_and_text() -> None:
 
 
 @pytest.mark.parametrize("foreign", [ValueError("x"), MemoryError(), KeyError("unet"), OSError(5, "io"), SystemExit(3)])
-def test_foreign_errors_become_internal_and_keep_their_words(foreign: BaseException) -> None:
-    """Guards the one boundary: no traceback type of a library's is ever a client's business, but its words help."""
+def test_foreign_errors_become_internal_and_their_words_go_to_the_log(
+    foreign: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Guards the one boundary: a library's words may name paths, or memory with other people's pictures in it."""
     error = as_request_error(foreign)
-    assert error.code == "INTERNAL"
-    assert error.text == f"{type(foreign).__name__}: {foreign}"
+    assert str(error) == f"INTERNAL: {type(foreign).__name__}: the server's log says why"
+    assert [record.exc_info[1] for record in caplog.records if record.exc_info] == [foreign]
 
 
 def test_our_own_errors_pass_unchanged() -> None:
@@ -61,6 +63,7 @@ def test_a_forwarded_error_says_the_same_words(code: str) -> None:
     assert str(ForwardedError(f"in ensemble: {message}")) == message
 
 
-def test_a_forwarded_error_without_a_code_is_internal() -> None:
-    """Guards Triton's own errors on that path."""
-    assert str(ForwardedError("model is not ready")) == "INTERNAL: model is not ready"
+def test_a_forwarded_error_without_a_code_is_internal(caplog: pytest.LogCaptureFixture) -> None:
+    """Guards Triton's own errors on that path: their words are the operator's."""
+    assert str(ForwardedError("model is not ready")) == "INTERNAL: the server's log says why"
+    assert "model is not ready" in caplog.text

@@ -184,7 +184,7 @@ def test_a_failing_batch_fails_only_its_bad_request(loop: str) -> None:
     clients, _ = run(requests, refuse, loop=loop)
     error = clients[1].wait()
     assert isinstance(error, InternalError)
-    assert str(error) == "INTERNAL: RuntimeError: no kernel"
+    assert str(error) == "INTERNAL: RuntimeError: the server's log says why"
     for client, prompt in ((clients[0], "a"), (clients[2], "b")):
         assert client.images()[0].tobytes() == run([inputs(prompt=prompt, seed=5)])[0][0].images()[0].tobytes()
 
@@ -265,7 +265,7 @@ def test_a_failed_image_ends_the_whole_request_and_frees_its_other_rows() -> Non
     (client,), _ = run([inputs(num_images_per_prompt=4)], engines=engines)
     error = client.wait()
     assert error is not None
-    assert error.text == "RuntimeError: first image only"
+    assert error.text == "RuntimeError: the server's log says why"
     assert len(decoded) == 1
 
 

@@ -47,7 +47,9 @@ class Bad(Exception):
 
 @BOTH_LOOPS
 @pytest.mark.parametrize("where", [*PREPARING, *RUNNING, *ANSWERING])
-def test_what_is_raised_is_the_one_reply(where: str, loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_raised_is_the_one_reply(
+    where: str, loop: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """Guards the client that would wait for ever: the digest of the response cache once raised on the preparing
     thread after all that was guarded, and nobody was told."""
     owner, name = {**PREPARING, **RUNNING, **ANSWERING}[where]
@@ -66,7 +68,8 @@ def test_what_is_raised_is_the_one_reply(where: str, loop: str, monkeypatch: pyt
         monkeypatch.setattr(owner, name, once)
         service.submit(inpaint(preview_every=1 if where == "the preview" else 0, scheduler="euler"), first)
         assert code(first.wait()) == "INTERNAL"
-        assert str(first.finals[0]) == f"INTERNAL: Bad: {where}"
+        assert str(first.finals[0]) == "INTERNAL: Bad: the server's log says why"
+        assert f"Bad: {where}" in caplog.text
         service.submit(inpaint(), second)
         assert code(second.wait()) == "OK"
         assert service.healthy()
@@ -88,4 +91,4 @@ def test_a_channel_that_breaks_ends_its_own_request(loop: str) -> None:
     client = Broken()
     with serving(FakeEngines(), settings={"loop": loop}) as service:
         service.submit(inpaint(), client)
-        assert str(client.wait()) == "INTERNAL: Bad: the channel"
+        assert str(client.wait()) == "INTERNAL: Bad: the server's log says why"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,15 @@ from gesso_backend.host import repository
 from gesso_backend.model import manifest
 from gesso_backend.settings import Settings
 
-AWKWARD = ["plain", 'with "quotes"', "back\\slash \\n \\x41", "ünï — 画像", "tab\there", "it's {a} #path: 1"]
+AWKWARD = [
+    "plain",
+    "two\nlines",
+    'with "quotes"',
+    "back\\slash \\n \\x41",
+    "ünï — 画像",
+    "tab\there",
+    "it's {a} #path: 1",
+]
 
 
 def config_of(folder: Path) -> Any:
@@ -27,19 +36,32 @@ def parameters_of(folder: Path) -> dict[str, str]:
     return {key: value.string_value for key, value in config_of(folder).parameters.items()}
 
 
+def settings_of(folder: Path) -> Settings:
+    """As the model itself reads them."""
+    parameters = {key: text for key, text in parameters_of(folder).items() if key != "gesso"}
+    return Settings.of_model(parameters, folder / "1")
+
+
 @pytest.mark.parametrize("name", AWKWARD)
 def test_what_is_written_parses_and_says_where_the_bundle_is(tmp_path: Path, name: str) -> None:
     """Guards quotes, backslashes and letters beyond ASCII in a bundle's path, on the way through the text format."""
     folder = write_bundle(tmp_path / name)
     settings = Settings(loop="plain", max_rows=3)
     assert repository.write(tmp_path / "models", {"inpaint": folder}, settings) == ["inpaint", "inpaint_once"]
+    assert settings_of(tmp_path / "models" / "inpaint") == Settings(
+        bundle=str(tmp_path / "models" / "inpaint" / "1" / "bundle"),
+        verified=manifest.seal(folder),
+        loop="plain",
+        max_rows=3,
+    )
+    assert (tmp_path / "models" / "inpaint" / "1" / "bundle").samefile(folder)
     parameters = parameters_of(tmp_path / "models" / "inpaint")
     assert json.loads(parameters.pop("gesso")) == json.loads(json.dumps(fake_bundle().describe()))
-    seal = manifest.seal(folder)
-    assert parameters == {"bundle": str(folder.resolve()), "verified": seal, "loop": "plain", "max_rows": "3"}
-    expected = Settings(bundle=str(folder.resolve()), verified=seal, loop="plain", max_rows=3)
-    assert Settings.from_parameters(parameters) == expected
-    assert parameters_of(tmp_path / "models" / "inpaint_once") == {"target": "inpaint"}
+    assert parameters == {"loop": "plain", "max_rows": "3"}  # all that clients may read
+    bounds = {"max_input_mib": "2048", "max_image_pixels": str(settings.max_image_pixels)}
+    assert parameters_of(tmp_path / "models" / "inpaint_once") == {"target": "inpaint", **bounds}
+    repository.write(tmp_path / "small", {"inpaint": folder}, settings, waiting_mib=10)
+    assert parameters_of(tmp_path / "small" / "inpaint_once")["max_input_mib"] == "10"
 
 
 def test_each_model_gets_a_folder_to_be_drained_through(tmp_path: Path) -> None:
@@ -47,16 +69,16 @@ def test_each_model_gets_a_folder_to_be_drained_through(tmp_path: Path) -> None:
     served = {name: write_bundle(tmp_path / name) for name in ("inpaint", "other")}
     repository.write(tmp_path / "models", served, Settings(), tmp_path / "control")
     for name in served:
-        assert parameters_of(tmp_path / "models" / name)["control"] == str(tmp_path / "control" / name)
+        assert settings_of(tmp_path / "models" / name).control == str(tmp_path / "control" / name)
         assert (tmp_path / "control" / name).is_dir()
 
 
-def test_a_relative_bundle_is_written_as_an_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_bundle_is_linked_by_its_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards the stub, which runs in another folder."""
     write_bundle(tmp_path / "here")
     monkeypatch.chdir(tmp_path)
     repository.write(tmp_path / "models", {"inpaint": Path("here")}, Settings())
-    assert parameters_of(tmp_path / "models" / "inpaint")["bundle"] == str((tmp_path / "here").resolve())
+    assert os.readlink(tmp_path / "models" / "inpaint" / "1" / "bundle") == str((tmp_path / "here").resolve())
 
 
 def test_models_are_the_committed_ones_and_those_are_left_alone(tmp_path: Path) -> None:
@@ -80,8 +102,8 @@ def test_several_bundles_are_several_pairs_of_models(tmp_path: Path) -> None:
     names = repository.write(tmp_path / "models", served, Settings())
     assert names == ["inpaint", "inpaint_once", "portrait-2.1", "portrait-2.1_once"]
     assert sorted(path.name for path in (tmp_path / "models").iterdir()) == sorted(names)
-    assert parameters_of(tmp_path / "models" / "portrait-2.1_once") == {"target": "portrait-2.1"}
-    assert parameters_of(tmp_path / "models" / "portrait-2.1")["bundle"].endswith("/portrait-2.1")
+    assert parameters_of(tmp_path / "models" / "portrait-2.1_once")["target"] == "portrait-2.1"
+    assert Path(settings_of(tmp_path / "models" / "portrait-2.1").bundle).samefile(tmp_path / "portrait-2.1")
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "../up", ".hidden", "two words", "inpaint_once", "ümlaut", "-flag"])
@@ -99,3 +121,17 @@ def test_a_damaged_bundle_is_found_before_anything_starts(tmp_path: Path) -> Non
     with pytest.raises(BundleError, match=r"files\.unet\.onnx"):
         repository.write(tmp_path / "models", {"inpaint": folder}, Settings())
     assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.parametrize("name", [*AWKWARD, os.fsdecode(b"caf\xe9")])
+def test_all_that_the_model_is_told_is_ascii_and_no_path_is_in_its_config(tmp_path: Path, name: str) -> None:
+    """Guards Triton's Python, which opens no other path (triton-inference-server/server#6086); and the config, which
+    every client may read.
+    """
+    folder = write_bundle(tmp_path / name)
+    repository.write(tmp_path / "models", {"inpaint": folder}, Settings(engine="triton"), tmp_path / "control")
+    for config in (tmp_path / "models").glob("*/config.pbtxt"):
+        assert str(tmp_path) not in config.read_text(encoding="utf-8")
+        for beside in config.parent.glob("1/settings.json"):
+            assert beside.read_bytes().isascii()
+            assert (config.parent / "1" / json.loads(beside.read_text())["bundle"]).samefile(folder)

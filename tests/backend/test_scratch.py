@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +30,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Of /tmp, a folder of the test."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(environments, "FOLDER", tmp_path)
     return tmp_path
 
@@ -84,13 +83,13 @@ def test_what_is_not_provably_a_dead_server_of_ours_is_left_alone(dead: Path, el
     (elsewhere / "gesso-serve-link").symlink_to(dead)
     record = json.loads((dead / "lock").read_text())
     (dead / "lock").write_text(json.dumps({**record, "pid": os.getpid(), "started": processes.started(os.getpid())}))
-    sweep()
+    sweep(elsewhere)
     assert dead.exists()
     stranger = Path("/dev/shm") / f"gesso-test-{os.getpid()}"
     stranger.touch()
     try:
         (dead / "lock").write_text(json.dumps({**record, "regions": "gesso"}))
-        sweep()
+        sweep(elsewhere)
         assert stranger.exists()
     finally:
         stranger.unlink()
@@ -124,7 +123,7 @@ def test_environments_that_our_dead_triton_made_are_removed(
     ours, foreign, full = (made(elsewhere, f"python_env_{name}") for name in ("aB3dE6", "foreig", "filled"))
     (full / "file").touch()
     (dead / "environments").write_text(f"{ours.name}\n{full.name}\n../{elsewhere.name}")
-    sweep()
+    sweep(elsewhere)
     assert not ours.exists()
     assert foreign.exists()
     assert full.exists()

@@ -6,7 +6,6 @@ import dataclasses
 import shutil
 import signal
 import socket
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,9 @@ import pytest
 
 from backend.fakes import write_bundle
 from gesso_backend.host import repository, serve, signals, tritonserver
-from gesso_backend.host.supervisor import Supervisor
+from gesso_backend.host.command import triton_command
+from gesso_backend.host.scratch import Scratch
+from gesso_backend.host.supervisor import Ports, Supervisor
 from gesso_backend.host.tritonserver import TritonServer
 from gesso_backend.settings import RULES, Settings
 
@@ -88,7 +89,7 @@ def test_a_stop_while_it_prepares_leaves_nothing(
 ) -> None:
     """Guards a start that hashes a large bundle: SIGTERM left its folder, a hang-up too, and Ctrl-C a traceback."""
     before = [signal.getsignal(each) for each in signal.Signals if each not in (signal.SIGKILL, signal.SIGSTOP)]
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tritonserver, "find", lambda: TritonServer(Path("/t"), Path("/b"), None))
     monkeypatch.setattr(repository, "write", lambda *_: signal.raise_signal(number))
     assert serve.main([str(bundle), *ANY_PORTS]) == 0
@@ -158,3 +159,39 @@ def test_installing_is_all_that_install_triton_does(
     monkeypatch.setenv("GESSO_TRITON", str(tmp_path))
     assert serve.main(["--install-triton"]) == 0
     assert capsys.readouterr().out.strip().endswith(f"is in {tmp_path}")
+
+
+def test_triton_is_closed_to_all_but_inference_with_keys_that_cannot_be_sent(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Guards pictures in shared memory against other clients (CVE-2025-23319, 23320, 23334), also against those who
+    read the command line: HTTP has no line feed in a value, gRPC no space in a name.
+    """
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with Scratch() as scratch:
+        commands = [triton_command(Path("t"), Path("b"), scratch, "::1", Ports(), gpu=False) for _ in range(2)]
+    keys = set()
+    for command in commands:
+        assert "--http-address=ipv6:::1" in command
+        assert "--grpc-address=[::1]" in command
+        for flag in ("--http-restricted-api=", "--grpc-restricted-protocol="):
+            (value,) = [argument.removeprefix(flag) for argument in command if argument.startswith(flag)]
+            closed, _, pair = value.partition(":")
+            name, _, key = pair.partition("=")
+            assert set(closed.split(",")) == {"shared-memory", "model-repository", "logging", "trace"}
+            assert " " in name
+            assert "\n" in key.strip()
+            keys.add(key)
+    assert len(keys) == 4
+
+
+def test_an_option_out_of_range_is_one_line(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Guards against numbers that only Triton's Python finds too large, five restarts later."""
+    models = ("--repository", tmp_path / "models")
+    for option in OPTIONS:
+        if RULES[option].minimum is not None:
+            line = refused(capsys, bundle, f"--{option.replace('_', '-')}", 10**12, *models)
+            assert line.startswith(f"{option}: ")
+            assert "above the maximum" in line
+    for value, words in (("inf", "above the maximum"), ("nan", "below the minimum")):
+        assert words in refused(capsys, bundle, "--stall-seconds", value, *models)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import signal
-import tempfile
 import time
 import types
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from gesso_backend.host import triton_log
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(supervisors, "WATCH_SECONDS", 0.02)
     monkeypatch.setattr(supervisors, "BACK_OFF_SECONDS", (0.01, 0.02))
 

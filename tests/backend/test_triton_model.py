@@ -196,7 +196,7 @@ def test_one_bad_request_of_a_call_does_not_touch_the_others(model: Any, gate: G
     gate.open()
     broken, good = Broken({}), FakeRequest(inputs())
     model.execute([broken, good])
-    assert broken.sender.error() == "INTERNAL: tensor in GPU memory"
+    assert broken.sender.error() == "INTERNAL: RuntimeError: the server's log says why"
     assert not good.sender.wait()[-1].has_error()
 
 
@@ -280,7 +280,7 @@ def test_the_shims_errors_are_the_targets_words(once: Any) -> None:
     [
         (lambda: iter([FakeResponse()]), "INTERNAL: inpaint ended without an image"),
         (lambda: iter([]), "INTERNAL: inpaint ended without an image"),
-        (lambda: [][0], "INTERNAL: list index out of range"),
+        (lambda: [][0], "INTERNAL: IndexError: the server's log says why"),
     ],
 )
 def test_a_target_that_gives_no_image_is_still_one_error(once: Any, answer: Any, message: str) -> None:
@@ -347,4 +347,34 @@ def test_a_target_that_is_gone_does_not_end_the_watch(once: Any) -> None:
     once(answer).execute([request])
     until(lambda: len(cancels) >= 2)
     release.set()
-    assert request.sender.error() == "INTERNAL: no such model"
+    assert request.sender.error() == "INTERNAL: RuntimeError: the server's log says why"
+
+
+def test_what_waits_in_the_shim_is_bounded(once: Any) -> None:
+    """Guards shared memory, where pictures lie while they wait: what does not fit there is told to try again."""
+    release = threading.Event()
+
+    def answer(fields: dict[str, Any]) -> Any:
+        assert release.wait(WAIT_SECONDS)
+        return iter([image_response()])
+
+    model = once(answer, {"max_input_mib": "1"})
+    large = inputs(image=picture(512, 512), mask_image=hole(512, 512))  # exactly 1 MiB, and a prompt
+    first, second, third = (FakeRequest(large) for _ in range(3))
+    model.execute([first, second])
+    assert second.sender.error() == "UNAVAILABLE: the queue is full (1 MiB of pictures)"
+    release.set()
+    assert not first.sender.wait()[-1].has_error()
+    until(lambda: model._held == 0)
+    model.execute([third])
+    assert not third.sender.wait()[-1].has_error()
+
+
+@pytest.mark.parametrize(
+    "words", ["Failed to increase the shared memory pool size for key 'gesso_1_ab'", "failed: /tmp/x"]
+)
+def test_tritons_own_words_reach_no_client(once: Any, words: str) -> None:
+    """Guards the chain of CVE-2025-23319: an error that names shared memory lets others read the pictures in it."""
+    request = FakeRequest(inputs())
+    once(lambda fields: iter([FakeResponse(error=FakeError(words))])).execute([request])
+    assert request.sender.error() == "INTERNAL: the server's log says why"

@@ -46,6 +46,13 @@ def from_pypi(cache: Path) -> Path:
     return root
 
 
+def installed_at(root: Path) -> Path:
+    """An installed server, as far as it is looked at; returns its binary."""
+    executable(root / "backends" / "python" / "triton_python_backend_stub")
+    executable(root / "backends" / "python" / "libtriton_python.so")
+    return executable(root / "bin" / "tritonserver")
+
+
 def fails(action: Any, *arguments: Any) -> str:
     with pytest.raises(ServeError) as caught:
         action(*arguments)
@@ -62,9 +69,9 @@ def test_one_on_the_path_comes_first_then_the_images_then_pypis(tmp_path: Path) 
     stub = root / "python_backend_stubs" / PYTHON / "triton_python_backend_stub"
     assert tritonserver.find() == TritonServer(root / "bin" / "tritonserver", root / "backends", stub)
     assert tritonserver.find().from_pypi
-    installed = executable(tmp_path / "opt" / "bin" / "tritonserver")
+    installed = installed_at(tmp_path / "opt")
     assert tritonserver.find() == TritonServer(installed, tmp_path / "opt" / "backends", None)
-    real = executable(tmp_path / "own" / "bin" / "tritonserver")
+    real = installed_at(tmp_path / "own")
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "tritonserver").symlink_to(real)
     assert tritonserver.find() == TritonServer(real, tmp_path / "own" / "backends", None)
@@ -296,3 +303,45 @@ def test_an_interpreter_without_python3_beside_it_is_told_to_use_an_environment(
     assert fails(tritonserver.environment, pypi, tmp_path / "lib") == (
         f"{tmp_path / 'odd'} has no python3; run gesso-serve from a virtual environment"
     )
+
+
+# What people's machines are like
+
+
+def test_a_triton_that_this_user_may_not_run_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards another user's installation (triton-inference-server/server#5819): not five restarts of a dead stub."""
+    root = from_pypi(tmp_path / "cache")
+    tritonserver.find()
+    allowed = os.access
+    for file, what in (
+        ("bin/tritonserver", "run"),
+        (f"python_backend_stubs/{PYTHON}/triton_python_backend_stub", "run"),
+    ):
+        monkeypatch.setattr(os, "access", lambda path, right, file=file: path != root / file and allowed(path, right))
+        assert fails(tritonserver.find) == f"{root / file} is not there, or this user may not {what} it"
+    monkeypatch.setattr(os, "access", allowed)
+    (root / "backends" / "python" / "libtriton_python.so").unlink()
+    assert fails(tritonserver.find).endswith("libtriton_python.so is not there, or this user may not read it")
+
+
+def test_a_user_without_a_home_is_told_or_served(
+    pypi: TritonServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards a container's made-up user (triton-inference-server/server#2600): HOME is not set, and nothing says it."""
+
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    assert tritonserver.find() == pypi  # GESSO_TRITON says where
+    assert tritonserver.environment(pypi, tmp_path / "scratch" / "lib")["HOME"] == str(tmp_path / "scratch")
+    monkeypatch.delenv("GESSO_TRITON")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert fails(tritonserver.find) == "this user has no home: say where Triton is, or shall be, in GESSO_TRITON"
+
+
+def test_an_installed_server_in_an_odd_folder_is_reached_by_a_plain_link(tmp_path: Path) -> None:
+    """Guards Triton, which gives the path of its stub to a shell."""
+    odd = TritonServer(tmp_path / "odd one" / "bin" / "tritonserver", tmp_path / "odd one" / "backends", None)
+    odd.backends.mkdir(parents=True)
+    assert tritonserver.backend_folder(odd, tmp_path / "scratch").samefile(odd.backends)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -153,9 +152,7 @@ def test_what_was_stopped_as_a_whole_goes_on(mortal: Server) -> None:
         pytest.param("Triton killed", marks=pytest.mark.slow),
     ],
 )
-def test_nothing_outlives_a_killed_gesso_serve(
-    serve: Serve, tiny_bundle: Path, also: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_outlives_a_killed_gesso_serve(serve: Serve, tiny_bundle: Path, also: str) -> None:
     """Guards against orphans that hold ports and shared memory: a model's process lived on when a unary call was in
     flight. What files are left the next start removes."""
     with serve(tiny_bundle) as server, ThreadPoolExecutor(1) as pool:
@@ -175,8 +172,7 @@ def test_nothing_outlives_a_killed_gesso_serve(
         assert not server.processes()
         assert server.shared_memory()
         (left,) = server.log.parent.glob("gesso-serve-*/")
-        monkeypatch.setattr(tempfile, "tempdir", str(server.log.parent))
-        sweep()
+        sweep(server.log.parent)
         assert not left.exists()
         assert not server.shared_memory()
 

@@ -18,7 +18,12 @@ GessoError
 
 from __future__ import annotations
 
+import logging
 import re
+
+log = logging.getLogger(__name__)
+
+UNTOLD = "the server's log says why"  # in place of the words of another library
 
 
 class GessoError(Exception):
@@ -71,7 +76,9 @@ class ForwardedError(RequestError):
         codes = [kind.code for kind in RequestError.__subclasses__()]
         found = re.search(rf"({'|'.join(codes)}): .*", message, re.DOTALL)  # Triton may put words before it
         super().__init__("")
-        self.args = (found.group() if found else f"INTERNAL: {message}",)
+        if found is None:
+            log.error("an error of another library: %s", message)
+        self.args = (found.group() if found else f"INTERNAL: {UNTOLD}",)
 
 
 class BundleError(GessoError):
@@ -87,7 +94,11 @@ class ServeError(GessoError):
 
 
 def as_request_error(error: BaseException) -> RequestError:
-    """The one place where foreign errors become ours: anything that is not a RequestError is an internal one."""
+    """The one place where foreign errors become ours: anything that is not a RequestError is an internal one.
+
+    Its words go to the log only: they may name paths, or the memory that another client's picture lies in.
+    """
     if isinstance(error, RequestError):
         return error
-    return InternalError(f"{type(error).__name__}: {error}")
+    log.error("an error of another library", exc_info=error)
+    return InternalError(f"{type(error).__name__}: {UNTOLD}")

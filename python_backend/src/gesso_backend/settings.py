@@ -6,6 +6,7 @@ table of docs/api.md are made from it.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields
@@ -18,6 +19,10 @@ from gesso_backend.plugins import ENGINES, found
 # Files in the `control` folder: asked for by gesso-serve, and done by the service.
 DRAIN, DRAINED = "drain", "drained"
 
+# Clients can read a model's config, so what is not for them stands in a file of this name beside its model.py.
+BESIDE = "settings.json"
+PRIVATE = ("bundle", "control", "verified")
+
 PROVIDERS = ("cpu", "cuda", "tensorrt")
 
 
@@ -27,6 +32,7 @@ class Rule:
 
     help: str = ""
     minimum: float | None = None
+    maximum: float = 1e6  # of numbers
     choices: Callable[[], Collection[str]] | None = None
     numbers: int | None = None  # a list of numbers of at least this, with commas between
 
@@ -34,6 +40,8 @@ class Rule:
         """Raises SettingsError naming key and value."""
         if self.minimum is not None and not value >= self.minimum:  # NaN is not
             raise SettingsError(f"{name}: {value} is below the minimum {self.minimum:g}")
+        if self.minimum is not None and value > self.maximum:
+            raise SettingsError(f"{name}: {value} is above the maximum {self.maximum:.0f}")
         if self.choices is not None and value not in self.choices():
             raise SettingsError(f"{name}: {value!r} is not one of {', '.join(self.choices())}")
         if self.numbers is not None:
@@ -48,7 +56,7 @@ def _setting(default: Any, help: str = "", *, choices: Any = None, **rule: Any) 
 
 @dataclass(frozen=True)
 class Settings:
-    """`gesso-serve` options and config.pbtxt parameters use these names."""
+    """`gesso-serve` options and config.pbtxt parameters use these names, but for the PRIVATE ones."""
 
     bundle: str = _setting("")  # path of the bundle; empty: the environment variable GESSO_BUNDLE
     verified: str = _setting("")  # the seal of the manifest whose files gesso-serve has just hashed
@@ -70,7 +78,10 @@ class Settings:
     )
     max_queue: int = _setting(256, "most requests in the server at once; one more is told UNAVAILABLE", minimum=1)
     max_input_mib: int = _setting(2048, "most MiB of pictures those may hold", minimum=1)
-    threads: int = _setting(0, "threads of the engine; 0: one per core", minimum=0)
+    max_image_pixels: int = _setting(
+        2**25, "most pixels of one request's image; of a larger picture a piece can be sent", minimum=1, maximum=2**29
+    )
+    threads: int = _setting(0, "threads of the engine; 0: one per core", minimum=0, maximum=1024)
     engine: str = _setting(
         "onnxruntime",
         "what runs the networks: onnxruntime, tensorrt (built by gesso-export engines) or triton",
@@ -146,15 +157,34 @@ class Settings:
                 raise SettingsError(f"{key}: {text!r} is not {kinds[key].__name__}") from None
         return cls(**values)
 
+    @classmethod
+    def of_model(cls, parameters: Mapping[str, str], version: Path) -> Settings:
+        """Those of a Triton model: its config's parameters, and what stands beside its model.py in `version`.
+
+        Raises SettingsError naming the key.
+        """
+        beside = version / BESIDE
+        private = json.loads(beside.read_text("ascii")) if beside.is_file() else {}
+        if "bundle" in private:
+            private["bundle"] = str(version / private["bundle"])
+        return cls.from_parameters({**parameters, **private})
+
     def to_parameters(self) -> dict[str, str]:
-        """Those that are not as by default, as model parameters."""
+        """Those that clients may read and that are not as by default, as model parameters."""
+        return {name: text for name, text in self._changed().items() if name not in PRIVATE}
+
+    def to_private(self) -> dict[str, str]:
+        """Those that clients may not read and that are not as by default."""
+        return {name: text for name, text in self._changed().items() if name in PRIVATE}
+
+    def _changed(self) -> dict[str, str]:
         return {each.name: str(value) for each in fields(self) if (value := getattr(self, each.name)) != each.default}
 
     def bundle_path(self) -> Path:
         """Where the bundle is. Raises SettingsError when nothing says so."""
         path = self.bundle or os.environ.get("GESSO_BUNDLE", "")
         if not path:
-            raise SettingsError("bundle: not set; give the model a `bundle` parameter or set GESSO_BUNDLE")
+            raise SettingsError("bundle: not set; let gesso-serve --repository write the model, or set GESSO_BUNDLE")
         return Path(path)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from gesso_backend.engines.engine import EngineError
 from gesso_backend.engines.tensorrt.plan import Machine, find
 from gesso_backend.engines.triton import network_model_name
+from gesso_backend.host.private import write_private
 from gesso_backend.model.bundle import Bundle, TensorSpec
 from gesso_backend.settings import Settings
 from gesso_backend.triton.network import NETWORK, SHIM
@@ -35,9 +36,10 @@ def write_networks(
         model = network_model_name(name, network)
         version = target / model / "1"
         version.mkdir(parents=True)
-        (target / model / "config.pbtxt").write_text(_config(network, folder, bundle, settings), encoding="utf-8")
+        (target / model / "config.pbtxt").write_text(_config(network, bundle, settings), encoding="utf-8")
         if settings.network_backend == "python":
             (version / "model.py").write_text(SHIM, encoding="utf-8")
+            write_private(version, folder, Settings())
             written.append(model)
         elif settings.network_backend == "onnxruntime":
             _place_onnx(folder, bundle.networks[network].file, version)
@@ -47,7 +49,7 @@ def write_networks(
     return written
 
 
-def _config(network: str, folder: Path, bundle: Bundle, settings: Settings) -> str:
+def _config(network: str, bundle: Bundle, settings: Settings) -> str:
     """The batch is an axis like any other: the loop makes the batches, so Triton is to make none."""
     spec, backend = bundle.networks[network], settings.network_backend
     lines = [f'backend: "{BACKENDS[backend]}"']
@@ -62,16 +64,15 @@ def _config(network: str, folder: Path, bundle: Bundle, settings: Settings) -> s
         gpus = settings.denoiser_gpus if bundle.networks[network].sees == "latents" else (settings.device,)
         lines.append(f"instance_group [ {{ kind: KIND_GPU count: 1 gpus: [ {', '.join(map(str, gpus))} ] }} ]")
     if backend == "python":
-        for key, value in _parameters(network, folder, settings).items():
+        for key, value in _parameters(network, settings).items():
             quoted = json.dumps(value, ensure_ascii=False)  # JSON's escapes are the text format's too
             lines.append(f'parameters {{ key: "{key}" value {{ string_value: {quoted} }} }}')
     return "\n".join(lines) + "\n"
 
 
-def _parameters(network: str, folder: Path, settings: Settings) -> Mapping[str, str]:
+def _parameters(network: str, settings: Settings) -> Mapping[str, str]:
     """What the shim has to know: its network, and the settings with ONNX Runtime in the place of Triton."""
-    own = dataclasses.replace(settings, bundle=str(folder.resolve()), engine="onnxruntime", control="")
-    return {NETWORK: network, **own.to_parameters()}
+    return {NETWORK: network, **dataclasses.replace(settings, engine="onnxruntime").to_parameters()}
 
 
 def _port(what: str, name: str, port: TensorSpec) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from gesso_backend.errors import ServeError
 from gesso_backend.host.network_repository import write_networks
+from gesso_backend.host.private import write_private
 from gesso_backend.kinds import open_bundle
 from gesso_backend.model import manifest
 from gesso_backend.settings import Settings
@@ -20,11 +21,18 @@ STREAMING, ONCE = "inpaint", "inpaint_once"
 ONCE_SUFFIX = "_once"
 
 
-def write(target: Path, served: Mapping[str, Path], settings: Settings, control: Path | None = None) -> list[str]:
+def write(
+    target: Path,
+    served: Mapping[str, Path],
+    settings: Settings,
+    control: Path | None = None,
+    waiting_mib: int | None = None,
+) -> list[str]:
     """Write the repository for `served` (model name -> bundle) into `target`; returns the names of its models that have
     a Python process: all but networks on other backends.
 
-    control: where each served model gets a folder of its name to be asked to drain through.
+    control: where each served model gets a folder of its name to be asked to drain through. waiting_mib: how much of
+    pictures may wait in each shim; as much as in its model where it is not given.
     Raises BundleError for a bundle that cannot be served, ServeError for a bad name.
     """
     names = []
@@ -32,12 +40,15 @@ def write(target: Path, served: Mapping[str, Path], settings: Settings, control:
         _check_name(name)
         bundle = open_bundle(folder)
         description = json.dumps(bundle.describe())
-        own = dataclasses.replace(settings, bundle=str(folder.resolve()), verified=manifest.seal(folder))
+        own = dataclasses.replace(settings, verified=manifest.seal(folder))
         if control is not None:
             (control / name).mkdir(parents=True)
             own = dataclasses.replace(own, control=str(control / name))
         _write_model(target / name, STREAMING, {**own.to_parameters(), "gesso": description})
-        _write_model(target / f"{name}{ONCE_SUFFIX}", ONCE, {"target": name})
+        write_private(target / name / "1", folder, own)
+        waiting = settings.max_input_mib if waiting_mib is None else waiting_mib
+        bounds = {"max_input_mib": str(waiting), "max_image_pixels": str(settings.max_image_pixels)}
+        _write_model(target / f"{name}{ONCE_SUFFIX}", ONCE, {"target": name, **bounds})
         names += [name, f"{name}{ONCE_SUFFIX}"]
         if settings.engine == "triton":
             names += write_networks(target, name, folder, bundle, settings)

@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from gesso_backend.host import environments, processes
+from gesso_backend.host.place import scratch_place
 
 PREFIX = "gesso-serve-"
 RECORD, ENVIRONMENTS = "lock", "environments"  # files of the folder
@@ -31,14 +32,15 @@ class Scratch:
     """A folder, names of shared memory, and a name for Triton, that no other server has. A context manager: what is
     left behind is removed at the end. Making one removes what dead servers left.
 
-    Raises OSError where there is no room for it.
+    Raises ServeError where there is no place for it, OSError where there is no room.
     """
 
     def __init__(self) -> None:
-        sweep()
+        place = scratch_place()
+        sweep(place)
         self.server = f"gesso-{secrets.token_hex(16)}"  # what Triton answers to; not derived from what has to be secret
         self.regions = f"gesso_{os.getpid()}_{secrets.token_hex(4)}_"
-        self.folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+        self.folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place))
         self.models, self.control = self.folder / "models", self.folder / "control"
         self._environments: set[str] = set()
         try:
@@ -80,9 +82,9 @@ class Scratch:
         return record
 
 
-def sweep() -> None:
-    """Remove folders, shared memory and environments of servers of this user that have ended without doing so."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+def sweep(place: Path) -> None:
+    """Remove folders in `place`, shared memory and environments of servers of this user that ended without doing so."""
+    for folder in place.glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError, ValueError, LookupError, TypeError):  # not ours, or somebody is quicker
             found = folder.lstat()
             if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid():

@@ -8,23 +8,18 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import secrets
 import shutil
-import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from gesso_backend.errors import GessoError, ServeError
-from gesso_backend.host import repository, signals, tritonserver
+from gesso_backend.host import listening, repository, shared_memory, signals, tritonserver
+from gesso_backend.host.command import triton_command
 from gesso_backend.host.scratch import Scratch
-from gesso_backend.host.supervisor import EXIT_SECONDS, Ports, Supervisor
+from gesso_backend.host.supervisor import Ports, Supervisor
 from gesso_backend.host.triton_log import tell
 from gesso_backend.settings import RULES, Settings
-
-# What Triton would let any client do, and ours need not: map a region of shared memory and read or write it, change the
-# log and the trace, and load models. model-config and statistics stay open: the SDK and perf_analyzer read them.
-RESTRICTED = ("shared-memory", "model-repository", "logging", "trace")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -73,16 +68,17 @@ def _serve(options: argparse.Namespace) -> int:
         print(f"wrote {', '.join(names)} to {options.repository}")
         return 0
     server = tritonserver.find()
-    ports = Ports(options.http_port, options.grpc_port, options.metrics_port)
-    _check_ports(options.host, ports)
-    with Scratch() as scratch:
+    address = listening.numeric(options.host)
+    asked = Ports(options.http_port, options.grpc_port, options.metrics_port)
+    with listening.claimed(address, asked) as ports, Scratch() as scratch:
         env = tritonserver.environment(server, scratch.folder / "lib")
         backends = tritonserver.backend_folder(server, scratch.folder / "backends")
-        names = repository.write(scratch.models, served, settings, scratch.control)
-        command = _command(server.binary, backends, scratch, options, ports, settings)
-        supervisor = Supervisor(
-            command, env, scratch, names, ports, settings.drain_seconds, options.host, options.verbose
-        )
+        fit = shared_memory.fit(settings, len(served))
+        names = repository.write(scratch.models, served, fit.settings, scratch.control, fit.waiting_mib)
+        if fit.line is not None:
+            tell(f"gesso-serve: {fit.line}")
+        command = triton_command(server.binary, backends, scratch, address, ports, settings.on_gpu)
+        supervisor = Supervisor(command, env, scratch, names, ports, settings.drain_seconds, address, options.verbose)
         with signals.handled_by(supervisor.asked):
             return supervisor.run()
 
@@ -101,39 +97,6 @@ def _served(options: argparse.Namespace) -> dict[str, Path]:
     if not served:
         raise ServeError("no BUNDLE given; see gesso-serve --help")
     return served
-
-
-def _command(
-    binary: Path, backends: Path, scratch: Scratch, options: argparse.Namespace, ports: Ports, settings: Settings
-) -> list[str]:
-    """Auto-complete off: the committed config is the whole truth. Model control none: clients cannot load models."""
-    flags = {
-        "id": scratch.server,
-        "model-repository": scratch.models,
-        "backend-directory": backends,
-        "model-control-mode": "none",
-        "exit-timeout-secs": EXIT_SECONDS,
-        "grpc-infer-allocation-pool-size": 1,  # of requests with their pictures that are kept, for each kind of call
-        "allow-gpu-metrics": str(settings.on_gpu).lower(),
-    }
-    for name, port in dataclasses.asdict(ports).items():
-        flags |= {f"{name}-address": options.host, f"{name}-port": port}
-    # A key for this start that nobody is told. Triton takes it on its command line only, which the same machine's users
-    # can read: it keeps out the network, not them.
-    locked = f"{','.join(RESTRICTED)}:gesso-operator={secrets.token_hex(32)}"
-    flags |= {"http-restricted-api": locked, "grpc-restricted-protocol": locked}
-    flags["backend-config"] = f"python,shm-region-prefix-name={scratch.regions}"
-    return [str(binary), "--disable-auto-complete-config", *(f"--{k}={v}" for k, v in flags.items())]
-
-
-def _check_ports(host: str, ports: Ports) -> None:
-    for name, port in dataclasses.asdict(ports).items():
-        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, port))
-            except OSError as error:
-                raise ServeError(f"{host}:{port} cannot be bound ({error.strerror}); set --{name}-port") from None
 
 
 def _reason(error: OSError) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 from gesso_backend.errors import ServeError
-from gesso_backend.host import environments
+from gesso_backend.host import environments, shared_memory
 from gesso_backend.host.lifeline import Lifeline
 from gesso_backend.host.processes import ModelProcesses, is_stopped
 from gesso_backend.host.readiness import Readiness
@@ -174,6 +174,7 @@ class Supervisor:
                 missed = 0
                 if not self._ready:
                     self._ready = True
+                    shared_memory.close_to_others(self._scratch.regions)
                     self._announce()
             elif self._ready:
                 missed += 1
@@ -184,7 +185,7 @@ class Supervisor:
         return None
 
     def _announce(self) -> None:
-        host, ports = self._host, self._ports
+        host, ports = f"[{self._host}]" if ":" in self._host else self._host, self._ports
         self._say(f"ready: {', '.join(self._models)}")
         self._say(f"  gRPC     {host}:{ports.grpc}")
         self._say(f"  HTTP     http://{host}:{ports.http}/v2/models/{self._models[0]}")

@@ -17,6 +17,7 @@ import numpy as np
 
 from gesso_backend.errors import ServeError
 from gesso_backend.host import preflight
+from gesso_backend.host.place import PLAIN
 from gesso_backend.host.preflight import PYTHON
 
 PACKAGE = "nvidia-pytriton==0.7.0"
@@ -40,10 +41,22 @@ class TritonServer:
 
 
 def cache_folder() -> Path:
-    """Where the PyPI Triton lives: $GESSO_TRITON, else the user's cache."""
-    chosen = os.environ.get("GESSO_TRITON")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(chosen) if chosen else cache / "gesso" / f"tritonserver-{VERSION}"
+    """Where the PyPI Triton lives: $GESSO_TRITON, else the user's cache. Raises ServeError for one without a home."""
+    if chosen := os.environ.get("GESSO_TRITON"):
+        return Path(chosen)
+    cache = os.environ.get("XDG_CACHE_HOME")
+    if not cache and not _has_home():
+        raise ServeError("this user has no home: say where Triton is, or shall be, in GESSO_TRITON")
+    return Path(cache or Path.home() / ".cache") / "gesso" / f"tritonserver-{VERSION}"
+
+
+def _has_home() -> bool:
+    """Without HOME the user's entry in the password file says it, which a container's made-up user does not have."""
+    try:
+        Path.home()
+    except RuntimeError:
+        return False
+    return True
 
 
 def find() -> TritonServer:
@@ -51,7 +64,7 @@ def find() -> TritonServer:
     on_path = shutil.which("tritonserver")
     for binary in (Path(on_path).resolve() if on_path else None, INSTALLED / "bin" / "tritonserver"):
         if binary is not None and binary.is_file():
-            return TritonServer(binary, binary.parent.parent / "backends", stub=None)
+            return _usable(TritonServer(binary, binary.parent.parent / "backends", stub=None))
     folder = cache_folder()
     if not (folder / "complete").is_file():
         raise ServeError("no tritonserver found; run `gesso-serve --install-triton` to get the one on PyPI")
@@ -59,7 +72,17 @@ def find() -> TritonServer:
     stub = root / "python_backend_stubs" / PYTHON / "triton_python_backend_stub"
     if not stub.is_file():
         raise ServeError(f"Triton {VERSION} from PyPI has no stub for Python {PYTHON}; use Python 3.11 or 3.12")
-    return TritonServer(root / "bin" / "tritonserver", root / "backends", stub)
+    return _usable(TritonServer(root / "bin" / "tritonserver", root / "backends", stub))
+
+
+def _usable(server: TritonServer) -> TritonServer:
+    """Raises ServeError where this user may not run it: Triton itself would only be started again and again."""
+    library = server.backends / "python" / "libtriton_python.so"
+    stub = server.stub or server.backends / "python" / "triton_python_backend_stub"
+    for file, right, what in ((server.binary, os.X_OK, "run"), (stub, os.X_OK, "run"), (library, os.R_OK, "read")):
+        if not os.access(file, right):
+            raise ServeError(f"{file} is not there, or this user may not {what} it")
+    return server
 
 
 def install() -> Path:
@@ -87,7 +110,10 @@ def backend_folder(server: TritonServer, scratch: Path) -> Path:
     different Pythons can share it.
     """
     if server.stub is None:
-        return server.backends
+        if PLAIN.fullmatch(str(server.backends)):
+            return server.backends
+        scratch.symlink_to(server.backends)
+        return scratch
     python = scratch / "python"
     python.mkdir(parents=True)
     for file in [*(server.backends / "python").glob("*.*"), server.stub]:
@@ -98,7 +124,8 @@ def backend_folder(server: TritonServer, scratch: Path) -> Path:
 def environment(server: TritonServer, libraries: Path) -> dict[str, str]:
     """The environment tritonserver is to run in.
 
-    libraries: a folder of ours where a link to libpython is put if the loader does not find it by itself.
+    libraries: a folder of ours where a link to libpython is put if the loader does not find it by itself; the one that
+    it is in is home to a user who has none.
     Raises ServeError when the stub could not run in it.
     """
     env = {**MALLOC, **os.environ}
@@ -107,6 +134,8 @@ def environment(server: TritonServer, libraries: Path) -> dict[str, str]:
     if not (scripts / "python3").exists():
         raise ServeError(f"{scripts} has no python3; run gesso-serve from a virtual environment")
     env["PATH"] = f"{scripts}{os.pathsep}{env.get('PATH', '')}"
+    if not _has_home():
+        env["HOME"] = str(libraries.parent)
     env["PYTHONUTF8"] = "1"  # the stub would take its encoding from the locale, and a container often has none
     if server.from_pypi:
         if int(np.__version__.split(".")[0]) >= 2:

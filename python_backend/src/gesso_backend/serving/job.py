@@ -80,8 +80,9 @@ class Job:
 
     def fail(self, error: BaseException) -> None:
         """End it for something that went wrong, which is from now on its cause."""
-        self.abort(as_request_error(error))
-        self.end(error)
+        ours = as_request_error(error)
+        self.abort(ours)
+        self.end(ours)
 
     def end(self, error: BaseException | None) -> None:
         """The one final reply. Later calls do nothing."""

@@ -7,10 +7,11 @@ import logging
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 from gesso_backend.arrays import Arrays
-from gesso_backend.errors import InternalError, InvalidRequest, RequestError
+from gesso_backend.errors import InvalidRequest, as_request_error
 from gesso_backend.triton.channel import TritonChannel
 
 # Request parameters. Triton's own request timeout is our deadline; over generate_stream it arrives as a parameter.
@@ -31,7 +32,7 @@ class AnsweringModel(ABC):
             try:
                 self._accept(request, channel)
             except Exception as error:
-                channel.close(error if isinstance(error, RequestError) else InternalError(str(error)))
+                channel.close(as_request_error(error))
 
     @abstractmethod
     def _accept(self, request: Any, channel: TritonChannel) -> None:
@@ -64,6 +65,11 @@ def timeout_seconds(request: Any, parameters: Mapping[str, Any]) -> float | None
 def model_parameters(args: Mapping[str, str]) -> dict[str, str]:
     config = json.loads(args["model_config"])
     return {key: value["string_value"] for key, value in config.get("parameters", {}).items()}
+
+
+def version_folder(args: Mapping[str, str]) -> Path:
+    """Where the model's own files are."""
+    return Path(args["model_repository"]) / args["model_version"]
 
 
 def log_to_stderr(model: str) -> None:

@@ -30,6 +30,7 @@ from gesso_backend.triton.answering import (
     model_parameters,
     request_parameters,
     timeout_seconds,
+    version_folder,
 )
 from gesso_backend.triton.channel import TritonChannel
 from gesso_backend.triton.metrics import TritonMetrics
@@ -49,7 +50,7 @@ class InpaintModel(AnsweringModel):
         parameters = model_parameters(args)
         parameters.pop(DESCRIPTION, None)
         metrics = TritonMetrics(pb_utils.MetricFamily, args["model_name"])
-        settings = Settings.from_parameters(parameters)
+        settings = Settings.of_model(parameters, version_folder(args))
         call = partial(_call_network, args["model_name"])
         self._service = Service.load(settings, metrics, on_dead=_leave, call=call)
 
@@ -86,7 +87,8 @@ def _call_network(model: str, network: str, arrays: Arrays, outputs: Sequence[st
     )
     response = request.exec()
     if response.has_error():
-        raise InternalError(f"{network}: {response.error().message()}")
+        log.error("%s: %s", network, response.error().message())
+        raise InternalError(f"{network} failed; the server's log says why")
     return {tensor.name(): tensor.as_numpy().copy() for tensor in response.output_tensors()}
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gesso_backend.engines.engine import load
+from gesso_backend.errors import as_request_error
 from gesso_backend.kinds import parse_bundle
 from gesso_backend.model import manifest
 from gesso_backend.settings import Settings
@@ -36,7 +37,7 @@ def network_model(pb_utils: Any) -> type:
             network = parameters.pop(NETWORK)
             if args.get("model_instance_kind") == "GPU":
                 parameters["device"] = args["model_instance_device_id"]
-            settings = Settings.from_parameters(parameters)
+            settings = Settings.of_model(parameters, Path(args["model_repository"]) / args["model_version"])
             folder = Path(settings.bundle)
             # The model that is served has hashed every file when this one is asked; here the manifest is enough.
             bundle = parse_bundle(manifest.read(folder))
@@ -50,7 +51,7 @@ def network_model(pb_utils: Any) -> type:
             try:
                 outputs = self._engine(**{tensor.name(): tensor.as_numpy() for tensor in request.inputs()})
             except Exception as error:  # whatever it is, it is this request's
-                return pb_utils.InferenceResponse(error=pb_utils.TritonError(f"{type(error).__name__}: {error}"))
+                return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(as_request_error(error))))
             return pb_utils.InferenceResponse([pb_utils.Tensor(name, array) for name, array in outputs.items()])
 
     return NetworkModel

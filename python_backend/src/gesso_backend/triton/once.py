@@ -14,8 +14,9 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from gesso_backend.arrays import Arrays
-from gesso_backend.errors import ForwardedError, InternalError, InvalidRequest
+from gesso_backend.errors import ForwardedError, InternalError, InvalidRequest, Unavailable, as_request_error
 from gesso_backend.serving.watch import REST, ROUND_SECONDS
+from gesso_backend.settings import Settings
 from gesso_backend.triton.answering import (
     CANCEL,
     JOB,
@@ -42,10 +43,13 @@ class InpaintOnceModel(AnsweringModel):
     def initialize(self, args: Mapping[str, str]) -> None:
         end_with_parent()
         log_to_stderr(args["model_name"])
-        self._target = model_parameters(args).get(TARGET, "inpaint")
+        parameters = model_parameters(args)
+        self._target = parameters.pop(TARGET, "inpaint")
+        self._settings = Settings.from_parameters(parameters)
         self._threads = ThreadPoolExecutor(1024, thread_name_prefix="gesso-once")  # made as needed; they only wait
         self._lock = threading.Lock()
         self._waiting: dict[str, TritonChannel] = {}
+        self._held = 0  # bytes of tensors: while a call waits they lie in shared memory, which is small
         self._closed = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="gesso-watch", daemon=True)
         self._watcher.start()
@@ -60,6 +64,11 @@ class InpaintOnceModel(AnsweringModel):
         timeout = timeout_seconds(request, parameters)
         if timeout is not None:
             passed_on[TIMEOUT] = int(timeout * 1e6)
+        size = sum(array.nbytes for array in inputs.values())
+        with self._lock:
+            if self._held and self._held + size > self._settings.max_input_mib * 2**20:
+                raise Unavailable(f"the queue is full ({self._settings.max_input_mib} MiB of pictures)")
+            self._held += size
         self._threads.submit(self._forward, inputs, passed_on, channel)
 
     def _forward(self, inputs: Arrays, passed_on: Mapping[str, Any], channel: TritonChannel) -> None:
@@ -76,10 +85,11 @@ class InpaintOnceModel(AnsweringModel):
                     channel.answer([pb_utils.Tensor(t.name(), t.as_numpy().copy()) for t in response.output_tensors()])
             channel.close(InternalError(f"{self._target} ended without an image"))
         except Exception as error:
-            channel.close(InternalError(str(error)))
+            channel.close(as_request_error(error))
         finally:
             with self._lock:
                 del self._waiting[job]
+                self._held -= sum(array.nbytes for array in inputs.values())
 
     def _call(self, tensors: list[Any], parameters: Mapping[str, Any]) -> Any:
         return pb_utils.InferenceRequest(

@@ -1,0 +1,42 @@
+"""The command that starts Triton: closed to all but inference and what clients must know."""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+from pathlib import Path
+
+from gesso_backend.host.listening import for_triton
+from gesso_backend.host.scratch import Scratch
+from gesso_backend.host.supervisor import EXIT_SECONDS, Ports
+
+# What an outsider could read pictures with, silence the log with, or learn the machine from. The rest stays open:
+# health, metadata, inference, model-config (the SDK and perf_analyzer read it) and statistics.
+RESTRICTED = ("shared-memory", "model-repository", "logging", "trace")
+# Triton takes its restrictions' keys on its command line only, where every user of this machine can read them. So none
+# works: a header of gRPC cannot have a space in its name, nor one of HTTP a line feed in its value.
+KEY_NAME = "gesso nobody"
+
+
+def triton_command(binary: Path, backends: Path, scratch: Scratch, address: str, ports: Ports, gpu: bool) -> list[str]:
+    """Auto-complete off: the committed config is the whole truth. Model control none: clients cannot load models.
+
+    address: numeric. gpu: whether Triton shows its GPU metrics.
+    """
+    flags: dict[str, object] = {
+        "id": scratch.server,
+        "model-repository": scratch.models,
+        "backend-directory": backends,
+        "model-control-mode": "none",
+        "exit-timeout-secs": EXIT_SECONDS,
+        "grpc-infer-allocation-pool-size": 1,  # of requests with their pictures that are kept, for each kind of call
+        "allow-gpu-metrics": str(gpu).lower(),
+        "backend-config": f"python,shm-region-prefix-name={scratch.regions}",
+    }
+    http, grpc = for_triton(address)
+    for name, port in dataclasses.asdict(ports).items():
+        flags |= {f"{name}-address": grpc if name == "grpc" else http, f"{name}-port": port}
+    for flag in ("http-restricted-api", "grpc-restricted-protocol"):
+        value = f"{secrets.token_urlsafe(32)}\n{secrets.token_urlsafe(32)}"
+        flags[flag] = f"{','.join(RESTRICTED)}:{KEY_NAME}={value}"
+    return [str(binary), "--disable-auto-complete-config", *(f"--{name}={value}" for name, value in flags.items())]
