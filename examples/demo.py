@@ -24,7 +24,8 @@ import gesso_export
 from gesso_client import Client, GessoError, Progress
 from gesso_client.bar import ProgressBar
 from gesso_client.events import Image as ImageEvent
-from gesso_client.pictures import image_pixels, open_picture
+from gesso_client.pictures import image_pixels
+from gesso_client.source import open_picture
 
 HERE = Path(__file__).parent
 BIN = Path(sys.executable).parent

@@ -141,9 +141,10 @@ def test_a_whole_manifest_becomes_frozen_dataclasses() -> None:
 
 def test_describe_is_json_and_has_no_secrets_of_the_export() -> None:
     """Guards what clients are told: bounds and sizes, not paths, hashes or the checkpoint's place."""
-    described = json.loads(json.dumps(fake_bundle().describe()))
+    described = json.loads(json.dumps(fake_bundle().describe({"max_image_pixels": 9})))
     assert set(described) == {
         "schema_version", "kind", "name", "family", "native_inpainting", "tasks", "size", "parameters", "task_defaults",
+        "limits",
     }  # fmt: skip
     assert described["parameters"]["seed"] == {"type": "int", "datatype": "INT64", "minimum": 0, "maximum": 2**63 - 1}
     assert described["parameters"]["latent_blend"] == {"type": "bool", "datatype": "BOOL", "default": True}

@@ -141,7 +141,7 @@ def test_what_it_does_not_take_is_refused_by_name(inputs: Arrays, message: str) 
 
 def test_what_a_client_is_told_of_it() -> None:
     """Guards clients against parts that this kind does not have."""
-    described = kind().bundle.describe()
+    described = kind().bundle.describe({})
     assert (described["kind"], described["family"], described["tasks"]) == ("filler", None, ["inpaint"])
     assert list(described["parameters"]) == ["mask_feather"]
 

@@ -278,7 +278,7 @@ def test_without_latent_blend_the_mask_is_nearest_and_what_is_lost_is_warned_of(
 def test_the_alpha_is_the_masks_own_levels_feathered_at_full_size() -> None:
     """Guards soft masks: the network gets them binarised, the compositing does not."""
     soft = np.minimum(MASK, 180)
-    soft[0, 0] = 3
+    soft[0, 0] = 60  # a level below 8 would be noise
     prepared = prepared_of(image=IMAGE, mask_image=soft, mask_feather=3)
     np.testing.assert_array_equal(prepared.alpha, feather(soft, 3))
     assert prepared.repaint is not None

@@ -56,7 +56,7 @@ def test_what_is_written_parses_and_says_where_the_bundle_is(tmp_path: Path, nam
     )
     assert (tmp_path / "models" / "inpaint" / "1" / "bundle").samefile(folder)
     parameters = parameters_of(tmp_path / "models" / "inpaint")
-    assert json.loads(parameters.pop("gesso")) == json.loads(json.dumps(fake_bundle().describe()))
+    assert json.loads(parameters.pop("gesso")) == json.loads(json.dumps(fake_bundle().describe(settings.limits)))
     assert parameters == {"loop": "plain", "max_rows": "3"}  # all that clients may read
     bounds = {"max_input_mib": "2048", "max_image_pixels": str(settings.max_image_pixels)}
     assert parameters_of(tmp_path / "models" / "inpaint_once") == {"target": "inpaint", **bounds}

@@ -10,7 +10,7 @@ import pytest
 from backend.fakes import fake_bundle, hole, inputs, picture
 from gesso_backend.errors import InvalidRequest, NotFound, RequestError
 from gesso_backend.kinds.diffusion.request import Request, parse
-from gesso_backend.model.wire import MAX_IMAGE_PIXELS
+from gesso_backend.model.pictures import DIGESTS, check_pixels
 
 BUNDLE = fake_bundle()
 IMAGE, MASK = picture(20, 30), hole(20, 30)
@@ -65,20 +65,20 @@ def test_every_parameter_arrives() -> None:
         prompt="p", negative_prompt="n", negative_prompt_strength=0.5, prompt_weighting=True, long_prompt=False,
         clip_skip=1, image=IMAGE, mask_image=MASK, num_inference_steps=7, guidance_scale=2.5,
         guidance_rescale=0.7, strength=0.5, seed=9, scheduler="euler", timestep_spacing="linspace", eta=0.3,
-        num_images_per_prompt=2, padding_mask_crop=4, mask_feather=3,
+        num_images_per_prompt=2, padding_mask_crop=4, mask_feather=3, mask_invert=True,
         latent_blend=False, require_native=True, preview_every=2,
     )  # fmt: skip
-    taken = fake_bundle().parameters
+    taken = set(fake_bundle().parameters) - {*DIGESTS, "picture_size", "picture_offset"}  # these have their own tests
     found = {name: getattr(request, name) for name in taken if name not in ("height", "width")}
     assert found == {
         "prompt": "p", "negative_prompt": "n", "negative_prompt_strength": 0.5, "prompt_weighting": True,
         "long_prompt": False, "clip_skip": 1, "num_inference_steps": 7, "guidance_scale": 2.5, "strength": 0.5,
         "guidance_rescale": 0.7, "seed": 9, "scheduler": "euler", "timestep_spacing": "linspace", "timesteps": None,
         "sigmas": None, "eta": 0.3, "num_images_per_prompt": 2, "padding_mask_crop": 4, "mask_feather": 3,
-        "latent_blend": False, "require_native": True, "preview_every": 2,
+        "mask_invert": True, "latent_blend": False, "require_native": True, "preview_every": 2,
     }  # fmt: skip
     np.testing.assert_array_equal(request.image, IMAGE)
-    np.testing.assert_array_equal(request.mask_image, MASK)
+    np.testing.assert_array_equal(request.mask_image, 255 - MASK)
 
 
 @pytest.mark.parametrize(("name", "own"), [("timesteps", [900, 500, 7]), ("sigmas", [14.6, 0.7, 0.0])])
@@ -260,7 +260,8 @@ def test_an_unknown_scheduler_is_not_found_and_lists_the_names() -> None:
     error = refuse(scheduler="ddimm")
     assert isinstance(error, NotFound)
     assert str(error) == (
-        f"NOT_FOUND: scheduler: 'ddimm' is not one of {', '.join(BUNDLE.parameters['scheduler'].choices or ())}"
+        f"NOT_FOUND: scheduler: 'ddimm' is not one of {', '.join(BUNDLE.parameters['scheduler'].choices or ())}; "
+        "did you mean 'ddim'?"
     )
 
 
@@ -321,8 +322,9 @@ def test_one_pixel_at_a_half_is_a_mask() -> None:
 
 def test_a_picture_beyond_all_bounds_is_refused_before_it_is_copied() -> None:
     """Guards memory; the array is a view of one pixel."""
-    vast = np.broadcast_to(np.zeros((1, 1, 3), np.uint8), (MAX_IMAGE_PIXELS // 1024 + 1, 1024, 3))
-    assert str(refuse(image=vast)) == f"INVALID_ARG: image: more than {MAX_IMAGE_PIXELS} pixels"
+    vast = np.broadcast_to(np.zeros((1, 1, 3), np.uint8), (2**40, 1024, 3))
+    with pytest.raises(InvalidRequest, match=f"image: {2**50} pixels is above the maximum {2**20}"):
+        check_pixels(inputs(image=vast), 2**20)
 
 
 def test_a_picture_need_not_be_contiguous() -> None:

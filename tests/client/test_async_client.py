@@ -63,8 +63,8 @@ def test_bounds_are_checked_before_anything_is_sent() -> None:
     async def main() -> None:
         transport = AsyncFakeTransport(models=MODELS)
         gesso = AsyncClient(transport=transport)
-        with pytest.raises(InvalidRequest, match="seed: -1 is below"):
-            await gesso.inpaint(IMAGE, MASK, "a cat", seed=-1)
+        with pytest.raises(InvalidRequest, match="seed: -2 is below"):
+            await gesso.inpaint(IMAGE, MASK, "a cat", seed=-2)
         with pytest.raises(InvalidRequest, match="steps: unknown option"):
             await gesso.submit(IMAGE, MASK, "a cat", steps=1)
         assert transport.requests == []

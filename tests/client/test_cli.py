@@ -60,6 +60,15 @@ def test_flags_that_are_left_out_send_nothing(here: Path) -> None:
     assert set(transport.requests[0].inputs) == {"prompt", "image", "mask_image"}
 
 
+def test_a_mask_can_be_inverted_and_previews_small(here: Path) -> None:
+    line = "inpaint photo.png --mask mask.png --prompt cat -o out.png --invert-mask --preview-dir p --preview-every 2"
+    line += " --preview-size 15"
+    code, transport = gesso(line)
+    assert (code, transport.requests[0].inputs["mask_invert"].tolist()) == (0, [True])
+    assert np.array_equal(pixels("out.png")[MASK > 0], IMAGE[MASK > 0])
+    assert {pixels(path).shape for path in (here / "p").iterdir()} == {(10, 15, 3)}
+
+
 def test_the_siblings_and_the_formats(here: Path) -> None:
     assert gesso("transform photo.png --prompt cat -o out.webp --strength 0.5")[0] == 0
     assert np.array_equal(pixels("out.webp"), 255 - IMAGE)  # lossless

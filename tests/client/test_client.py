@@ -27,9 +27,9 @@ from gesso_client.testing import FakeTransport, response
 
 
 def test_a_picture_comes_back_with_its_seed_and_report() -> None:
-    gesso, transport = client([Image(PILImage.fromarray(255 - IMAGE), 0, 0, {"seed": 0})])
+    gesso, transport = client([Image(PICTURE.image, 0, 0, {"seed": 0})])
     result = gesso.inpaint(IMAGE, MASK, "a cat", seed=0)
-    assert np.array_equal(np.asarray(result.image), 255 - IMAGE)
+    assert np.array_equal(np.asarray(result.image), np.asarray(PICTURE.image))
     assert (result.seed, result.report, len(result.images)) == (0, {"seed": 0}, 1)
     assert transport.requests[0].inputs["seed"].tolist() == [0]  # 0 is a seed, not an absent one
 
@@ -45,7 +45,7 @@ def test_the_siblings_send_what_they_have() -> None:
 def test_several_pictures_are_ordered_by_index() -> None:
     pictures = [Image(PILImage.fromarray(IMAGE + index), 7 + index, index, {}) for index in range(3)]
     gesso, _ = client([pictures[2], pictures[0], pictures[1]])
-    result = gesso.inpaint(IMAGE, MASK, "a cat", num_images_per_prompt=3)
+    result = gesso.inpaint(IMAGE, np.ones_like(MASK), "a cat", num_images_per_prompt=3)
     assert [np.asarray(image)[0, 0, 0] for image in result.images] == [0, 1, 2]
     assert [picture.seed for picture in result.pictures] == [7, 8, 9]
     assert result.seed == 7
@@ -100,7 +100,7 @@ def test_an_answer_that_ends_too_early_is_an_error() -> None:
     ("options", "words"),
     [
         ({"guidance_scale": 99.0}, "guidance_scale: 99.0 is above the maximum 50.0"),
-        ({"seed": -1}, "seed: -1 is below the minimum 0"),
+        ({"seed": -2}, "seed: -2 is below the minimum 0"),
         ({"scheduler": "foo"}, "scheduler: 'foo' is not one of ddim, euler"),
         ({"steps": 3}, "steps: unknown option; known are negative_prompt"),
     ],

@@ -25,7 +25,7 @@ def folder(here: Path) -> Path:
         (here / name).mkdir()
     for index in range(6):
         Image.fromarray(IMAGE + index).save(f"photos/{index}.png")
-        Image.fromarray(MASK).save(f"masks/{index}.bmp")
+        Image.fromarray(MASK).save(f"masks/{index}.webp", lossless=True)
     return here
 
 
@@ -39,7 +39,7 @@ def test_a_folder_is_inpainted_each_with_its_own_mask(folder: Path, capsys: pyte
 
 def test_a_bad_one_does_not_stop_the_others(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "photos" / "1.png").write_bytes(b"junk")
-    (folder / "masks" / "2.bmp").unlink()
+    (folder / "masks" / "2.webp").unlink()
     Image.fromarray(IMAGE).save("photos/3.jpg")  # 3.png and 3.jpg would both become 3.png
     code, _ = gesso("inpaint photos --masks masks --prompt cat -o out")
     assert code == 3
@@ -66,6 +66,8 @@ def test_a_folder_keeps_several_in_flight_and_no_more(folder: Path) -> None:
         with lock:
             running[0] -= 1
 
+    for index in range(6):
+        Image.new("L", (30, 20), 255).save(f"masks/{index}.webp")  # PICTURE is none of the photographs
     code, _ = gesso("inpaint photos --masks masks --prompt cat -o out --in-flight 3", *[[work, PICTURE]] * 6)
     assert (code, running[1]) == (0, 3)
 

@@ -7,6 +7,7 @@ import runpy
 from pathlib import Path
 
 from gesso_client.request import CLIENT_OPTIONS, Options
+from gesso_client.upload import OWN
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "client" / "README.md").read_text(encoding="utf-8")
@@ -25,7 +26,7 @@ def test_the_clients_own_options_are_listed_and_no_others() -> None:
 def test_every_parameter_of_the_wire_is_a_keyword_argument_of_the_same_name() -> None:
     inputs = first_column((ROOT / "docs" / "api.md").read_text(encoding="utf-8"), "input")
     of_the_model = Options.__annotations__.keys() - set(CLIENT_OPTIONS)
-    assert of_the_model | {"prompt", "image", "mask_image"} == set(inputs)
+    assert of_the_model | {"prompt", "image", "mask_image", *OWN} == set(inputs)
 
 
 def test_the_example_of_a_fake_transport_runs(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from gesso_client.retry import Attempt, Backoff, Pause, attempts
 from gesso_client.testing import response
 
 BUSY = Unavailable("the queue is full")
-PICTURE = response(Image(PILImage.fromarray(np.zeros((8, 8, 3), np.uint8)), 7, 0, {}))
+PICTURE = response(Image(PILImage.fromarray(np.zeros((32, 48, 3), np.uint8)), 7, 0, {}))
 INFO = ModelInfo.parse("inpaint", description())
 
 

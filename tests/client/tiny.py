@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image as PILImage
 
 from gesso_client import Client, Image, Progress, testing
+from gesso_client.upload import OWN
 
 SIZE: dict[str, Any] = {"minimum": 1, "maximum": 16384, "min_items": 2, "max_items": 2}
 BOUNDS: dict[str, dict[str, Any]] = {
@@ -31,7 +32,8 @@ BOUNDS: dict[str, dict[str, Any]] = {
     "preview_every": {"default": 0, "minimum": 0, "maximum": 200},
     **dict.fromkeys(("original_size", "target_size"), SIZE),
 }
-PARAMETERS = {name: spec | BOUNDS.get(name, {}) for name, spec in testing.parameters().items()}
+# An older server's: it does not take what the client fills by itself.
+PARAMETERS = {name: spec | BOUNDS.get(name, {}) for name, spec in testing.parameters().items() if name not in OWN}
 
 
 def description(**changes: Any) -> str:
@@ -42,13 +44,15 @@ def description(**changes: Any) -> str:
 IMAGE = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
 MASK = np.eye(4, 6, dtype=bool)
 PROGRESS = Progress(1, 1, 0)
-PICTURE = Image(PILImage.fromarray(255 - IMAGE), 7, 0, {"seed": 7})
 MODELS = {"inpaint": description(), "inpaint_once": description(), "resnet": None}
 
 
 def repainted(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """What a fake server makes of an image: the negative where the mask is."""
     return np.where(mask[:, :, None] > 0, 255 - image, image)
+
+
+PICTURE = Image(PILImage.fromarray(repainted(IMAGE, MASK)), 7, 0, {"seed": 7})
 
 
 def client(*scripts: list[Any], **options: Any) -> tuple[Client, testing.FakeTransport]:

@@ -13,9 +13,12 @@ from tritonclient.grpc import model_config_pb2
 import bundles
 from gesso_backend.kinds import open_bundle
 from gesso_backend.kinds.diffusion.bundle import DiffusionBundle
+from gesso_backend.settings import Settings
 from gesso_client.models import ModelInfo
 
 ROOT = Path(__file__).parents[2]
+# Parameters that are no option: the client makes them of the pictures.
+OF_PICTURES = {"image_sha256", "mask_image_sha256", "picture_size", "picture_offset"}
 
 
 # One of each family; the first is the one that tests/export and tests/backend look at too.
@@ -55,7 +58,7 @@ def everything(gesso_bundles: Path) -> dict[str, DiffusionBundle]:
 @pytest.fixture(scope="session")
 def info(bundle: DiffusionBundle) -> ModelInfo:
     """What the client makes of what the server says about it."""
-    return ModelInfo.parse("inpaint", json.dumps(bundle.describe()))
+    return ModelInfo.parse("inpaint", json.dumps(bundle.describe(Settings().limits)))
 
 
 @pytest.fixture(scope="session", params=["inpaint", "inpaint_once"])

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from contract.conftest import OF_PICTURES
 from gesso_backend.errors import RequestError
 from gesso_backend.kinds.diffusion.bundle import DiffusionBundle
 from gesso_backend.kinds.diffusion.request import parse
@@ -72,7 +73,7 @@ def test_the_bundles_parameters_are_the_inputs_but_the_pictures(everything: dict
     """Guards a parameter that is exported and cannot be sent, or can be sent and has no bounds."""
     scalars = [name for name in INPUTS if name not in ("image", "mask_image")]
     keywords = ["prompt", *(name for name in Options.__annotations__ if name not in CLIENT_OPTIONS)]
-    assert sorted(everything) == sorted(scalars) == sorted(PARAMETERS) == sorted(keywords)
+    assert sorted(everything) == sorted(scalars) == sorted(PARAMETERS) == sorted([*keywords, *OF_PICTURES])
 
 
 def test_every_sampler_that_is_offered_is_served_and_the_other_way_round(bundle: DiffusionBundle) -> None:

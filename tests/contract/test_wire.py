@@ -12,7 +12,7 @@ import pytest
 from tritonclient.grpc import model_config_pb2
 from tritonclient.utils import np_to_triton_dtype
 
-from contract.conftest import ROOT
+from contract.conftest import OF_PICTURES, ROOT
 from gesso_backend.kinds.diffusion.bundle import DiffusionBundle
 from gesso_backend.kinds.diffusion.request import parse
 from gesso_backend.model.wire import INPUTS
@@ -106,7 +106,7 @@ def test_the_client_sends_what_is_declared(config: Any, info: ModelInfo) -> None
     scalars = {name: kind for name, kind in declared(config.input).items() if name not in PICTURES}
     for name, parameter in info.parameters.items():
         assert parameter.datatype == np_to_triton_dtype(parameter.dtype) == scalars[name]
-    assert set(Options.__annotations__) - set(CLIENT_OPTIONS) == set(scalars) - {"prompt"}
+    assert set(Options.__annotations__) - set(CLIENT_OPTIONS) == set(scalars) - {"prompt"} - OF_PICTURES
 
 
 REQUESTS: dict[str, tuple[str, Any, Any, Options]] = {

@@ -6,6 +6,7 @@ from gesso_client.client import Client
 from gesso_client.errors import (
     Cancelled,
     ConnectionFailed,
+    DamagedPicture,
     DeadlineExceeded,
     GessoError,
     InvalidRequest,
@@ -16,7 +17,7 @@ from gesso_client.errors import (
 )
 from gesso_client.events import Event, Image, Preview, Progress
 from gesso_client.job import Job
-from gesso_client.models import ModelInfo
+from gesso_client.models import Limits, ModelInfo
 from gesso_client.parameter import Parameter
 from gesso_client.result import Result
 
@@ -26,12 +27,14 @@ __all__ = [
     "Cancelled",
     "Client",
     "ConnectionFailed",
+    "DamagedPicture",
     "DeadlineExceeded",
     "Event",
     "GessoError",
     "Image",
     "InvalidRequest",
     "Job",
+    "Limits",
     "ModelInfo",
     "NotFound",
     "Parameter",

@@ -51,6 +51,9 @@ def parser() -> Parser:
         "--alpha-means", choices=get_args(AlphaMeans), help="read the mask from the alpha channel; what opaque means"
     )
     command.add_argument("--fit-mask", action="store_true", default=None, help="resize a mask of another size")
+    command.add_argument(
+        "--invert-mask", action="store_true", default=None, dest="mask_invert", help="0 repaints, 255 keeps"
+    )
     command.add_argument("--strength", type=float)
     command.add_argument("--feather", type=int, dest="mask_feather", metavar="PX", help="soft edge inside the mask")
     command.add_argument(
@@ -119,6 +122,7 @@ def _request_arguments() -> Parser:
     request.add_argument(
         "--preview-every", type=int, metavar="STEPS", help=f"default with --preview-dir: {PREVIEW_EVERY}"
     )
+    request.add_argument("--preview-size", type=int, metavar="PX", help="longest side of a preview")
     request.add_argument("--model", help=f"default: {DEFAULT_MODEL}")
     request.add_argument("--deadline", type=float, metavar="SECONDS")
     request.add_argument("--priority", choices=get_args(Priority), help="on a busy server (default: normal)")

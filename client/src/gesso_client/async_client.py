@@ -5,26 +5,30 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
 from types import TracebackType
-from typing import Unpack
+from typing import Any, Unpack
 
 from gesso_client.async_job import AsyncJob
 from gesso_client.client import DEFAULT_MODEL
 from gesso_client.events import Event
 from gesso_client.models import ModelInfo
-from gesso_client.pictures import Picture
 from gesso_client.request import Options, Request, Task, build, task_of
 from gesso_client.result import Result
 from gesso_client.retry import Backoff
+from gesso_client.source import Picture, Taken, taken
 from gesso_client.stream import async_events
 from gesso_client.transport import DEFAULT_URL, connect_async
 from gesso_client.transport.contract import AsyncTransport, without_twins
 
 
 class AsyncClient:
-    """A gesso server, for asyncio. Arguments, methods and errors are Client's. Belongs to one event loop."""
+    """A gesso server, for asyncio. Arguments, methods and errors are Client's. Belongs to one event loop.
+
+    A call takes the pictures out of the caller's hands at once, before it is awaited; what is wrong with them is raised
+    when it is.
+    """
 
     def __init__(
         self,
@@ -44,13 +48,15 @@ class AsyncClient:
         self._clock = clock
         self._infos: dict[str, ModelInfo] = {}
 
-    async def inpaint(self, image: Picture, mask: Picture | None, prompt: str, **options: Unpack[Options]) -> Result:
+    def inpaint(
+        self, image: Picture, mask: Picture | None, prompt: str, **options: Unpack[Options]
+    ) -> Coroutine[Any, Any, Result]:
         """Client.inpaint."""
-        return await self._run("inpaint", prompt, image, mask, options)
+        return self._run("inpaint", prompt, *taken(image, mask), options)
 
-    async def transform(self, image: Picture, prompt: str, **options: Unpack[Options]) -> Result:
+    def transform(self, image: Picture, prompt: str, **options: Unpack[Options]) -> Coroutine[Any, Any, Result]:
         """Client.transform."""
-        return await self._run("image_to_image", prompt, image, None, options)
+        return self._run("image_to_image", prompt, *taken(image, None), options)
 
     async def generate(self, prompt: str, **options: Unpack[Options]) -> Result:
         """Client.generate."""
@@ -60,14 +66,13 @@ class AsyncClient:
         self, image: Picture | None, mask: Picture | None, prompt: str, **options: Unpack[Options]
     ) -> AsyncGenerator[Event, None]:
         """Client.stream; closing the generator (`aclosing`) or cancelling the task cancels the request."""
-        return self._events(task_of(image, mask, options), prompt, image, mask, options, live=True)
+        return self._events(task_of(image, mask, options), prompt, *taken(image, mask), options, live=True)
 
-    async def submit(
+    def submit(
         self, image: Picture | None, mask: Picture | None, prompt: str, **options: Unpack[Options]
-    ) -> AsyncJob:
+    ) -> Coroutine[Any, Any, AsyncJob]:
         """Client.submit."""
-        request = await self._request(task_of(image, mask, options), prompt, image, mask, options, live=True)
-        return AsyncJob(self._stream(request))
+        return self._submit(task_of(image, mask, options), prompt, *taken(image, mask), options)
 
     async def models(self) -> tuple[ModelInfo, ...]:
         """Client.models."""
@@ -94,20 +99,23 @@ class AsyncClient:
     ) -> None:
         await self.close()
 
-    async def _run(
-        self, task: Task, prompt: str, image: Picture | None, mask: Picture | None, options: Options
-    ) -> Result:
+    async def _submit(
+        self, task: Task, prompt: str, image: Taken | None, mask: Taken | None, options: Options
+    ) -> AsyncJob:
+        return AsyncJob(self._stream(await self._request(task, prompt, image, mask, options, live=True)))
+
+    async def _run(self, task: Task, prompt: str, image: Taken | None, mask: Taken | None, options: Options) -> Result:
         return Result.of([event async for event in self._events(task, prompt, image, mask, options, live=False)])
 
     async def _request(
-        self, task: Task, prompt: str, image: Picture | None, mask: Picture | None, options: Options, *, live: bool
+        self, task: Task, prompt: str, image: Taken | None, mask: Taken | None, options: Options, *, live: bool
     ) -> Request:
         info = await self.info(options.get("model"))
         # Decoding a large photograph takes longer than an event loop should stand still.
         return await asyncio.to_thread(build, info, task, prompt, image, mask, options, live=live)
 
     async def _events(
-        self, task: Task, prompt: str, image: Picture | None, mask: Picture | None, options: Options, *, live: bool
+        self, task: Task, prompt: str, image: Taken | None, mask: Taken | None, options: Options, *, live: bool
     ) -> AsyncGenerator[Event, None]:
         request = await self._request(task, prompt, image, mask, options, live=live)
         async with aclosing(self._stream(request)) as events:

@@ -12,10 +12,10 @@ from typing import Unpack
 from gesso_client.events import Event
 from gesso_client.job import Job
 from gesso_client.models import ModelInfo
-from gesso_client.pictures import Picture
 from gesso_client.request import Options, Task, build, task_of
 from gesso_client.result import Result
 from gesso_client.retry import Backoff
+from gesso_client.source import Picture, taken
 from gesso_client.stream import EventStream
 from gesso_client.transport import DEFAULT_URL, connect
 from gesso_client.transport.contract import Transport, without_twins
@@ -115,5 +115,6 @@ class Client:
     def _events(
         self, task: Task, prompt: str, image: Picture | None, mask: Picture | None, options: Options, *, live: bool
     ) -> EventStream:
-        request = build(self.info(options.get("model")), task, prompt, image, mask, options, live=live)
+        own_image, own_mask = taken(image, mask)
+        request = build(self.info(options.get("model")), task, prompt, own_image, own_mask, options, live=live)
         return EventStream(self._transport, request, self._backoff, sleep=self._sleep, clock=self._clock)

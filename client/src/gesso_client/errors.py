@@ -9,6 +9,7 @@ GessoError                   `.text`, and `.field`: the input it is about, or No
 ├── Cancelled                CANCELLED     by this client
 ├── DeadlineExceeded         DEADLINE      the request's own `deadline` passed
 └── ServerError              INTERNAL      the server's fault, or an answer this client cannot read
+    └── DamagedPicture                     a picture that came back is not the one that was sent, outside the mask
 
 Fields carry the wire's names (`mask_image`, `num_inference_steps`), whichever end found the fault.
 """
@@ -18,6 +19,9 @@ from __future__ import annotations
 import re
 from typing import ClassVar
 
+MOST_CHARACTERS = 2000  # of an error; a server's, or a list of names, may be long
+MOST_OF_A_VALUE = 120
+
 
 class GessoError(Exception):
     """The root of the tree. `str(error)` is `field: text`, or `text` alone."""
@@ -25,6 +29,7 @@ class GessoError(Exception):
     retryable: ClassVar[bool] = False
 
     def __init__(self, text: str, field: str | None = None) -> None:
+        text = _cut(text, MOST_CHARACTERS)
         super().__init__(f"{field}: {text}" if field else text)
         self.text = text
         self.field = field
@@ -61,6 +66,22 @@ class DeadlineExceeded(GessoError):
 
 class ServerError(GessoError):
     pass
+
+
+class DamagedPicture(ServerError):
+    pass
+
+
+def shortened(value: object) -> str:
+    """`repr`, fit for a line: the beginning and the end of what is long."""
+    try:
+        return _cut(repr(value), MOST_OF_A_VALUE)
+    except Exception:  # Python refuses to write integers of over 4300 digits, and an object may do what it likes
+        return f"<{type(value).__name__}>"
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most * 2 // 3]} ... {text[-most // 4 :]}"
 
 
 def unreadable(error: object) -> ServerError:

@@ -7,11 +7,10 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image as PILImage
-
 from gesso_client.client import Client
 from gesso_client.errors import GessoError, InvalidRequest
 from gesso_client.events import Image
+from gesso_client.formats import SUFFIXES
 from gesso_client.request import Options
 from gesso_client.save import numbered, write_picture
 
@@ -76,5 +75,4 @@ def _each(one: Callable[[Path], Done], photos: list[Path], in_flight: int, stop:
 def _pictures(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise InvalidRequest(f"{str(folder)!r} is not a folder", "image")
-    readable = {suffix for suffix, name in PILImage.registered_extensions().items() if name in PILImage.OPEN}
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in readable and path.is_file())
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())

@@ -15,6 +15,24 @@ SCHEMA_VERSION = 4
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What the server takes at most in one request; None: it does not say."""
+
+    max_image_pixels: int | None = None  # of the picture that is sent
+    max_request_bytes: int | None = None  # of all tensors together
+    max_preview_bytes: int | None = None  # of a request's previews
+
+    @classmethod
+    def parse(cls, spec: Mapping[str, Any]) -> Limits:
+        """From a description. Raises ValueError for a bound that is no whole number."""
+        known = {name: spec.get(name) for name in cls.__dataclass_fields__}
+        for name, bound in known.items():
+            if bound is not None and (isinstance(bound, bool) or not isinstance(bound, int)):
+                raise ValueError(f"{name} is {bound!r}, no whole number")
+        return cls(**known)
+
+
+@dataclass(frozen=True)
 class ModelInfo:
     """A served model. `name` is what `model=` takes; `bundle` is what was exported under."""
 
@@ -29,6 +47,7 @@ class ModelInfo:
     max_pixels: int  # the largest picture the network itself is run at
     parameters: Mapping[str, Parameter]
     task_defaults: Mapping[str, Mapping[str, Any]]  # task -> parameter -> default, where it differs
+    limits: Limits = Limits()
 
     def default(self, parameter: str, task: str) -> Any:
         """What the server uses when `parameter` is left out of a request for `task`; None when that has a meaning."""
@@ -64,6 +83,7 @@ class ModelInfo:
                 task_defaults=MappingProxyType(
                     {task: MappingProxyType(dict(values)) for task, values in raw["task_defaults"].items()}
                 ),
+                limits=Limits.parse(raw.get("limits", {})),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ServerError(f"describes itself in a way this client cannot read: {error!r}", name) from error

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gesso_client.errors import InvalidRequest, NotFound
+from gesso_client.errors import InvalidRequest, NotFound, shortened
 
 # Triton's names of a tensor's type, as far as parameters have them, and numpy's.
 DTYPES: Mapping[str, type[np.generic]] = MappingProxyType(
@@ -51,7 +51,7 @@ class Parameter:
         for item in items:
             # numpy 1 would wrap it around
             if self.dtype.kind == "i" and not np.iinfo(self.dtype).min <= item <= np.iinfo(self.dtype).max:
-                raise InvalidRequest(f"{item} does not fit in {self.dtype.name}", self.name)
+                raise InvalidRequest(f"{shortened(item)} does not fit in {self.dtype.name}", self.name)
         return np.array([item.encode() if isinstance(item, str) else item for item in items], self.dtype)
 
     def check(self, value: object) -> Any:
@@ -62,7 +62,7 @@ class Parameter:
         if not self.is_list:
             return self._check_one(self.type, value)
         if isinstance(value, str | bytes) or not isinstance(value, Iterable):
-            raise InvalidRequest(f"{value!r} is not a list", self.name)
+            raise InvalidRequest(f"{shortened(value)} is not a list", self.name)
         items = list(value)
         least, most = self.min_items or 1, self.max_items or len(items)
         if not least <= len(items) <= most:
@@ -99,9 +99,9 @@ class Parameter:
         elif isinstance(checked, float) and math.isnan(checked):
             raise InvalidRequest("is not a number", self.name)
         elif self.minimum is not None and checked < self.minimum:
-            raise InvalidRequest(f"{checked} is below the minimum {self.minimum}", self.name)
+            raise InvalidRequest(f"{shortened(checked)} is below the minimum {self.minimum}", self.name)
         elif self.maximum is not None and checked > self.maximum:
-            raise InvalidRequest(f"{checked} is above the maximum {self.maximum}", self.name)
+            raise InvalidRequest(f"{shortened(checked)} is above the maximum {self.maximum}", self.name)
         return checked
 
     def _check_text(self, text: str) -> None:
@@ -112,12 +112,12 @@ class Parameter:
         if self.max_bytes is not None and size > self.max_bytes:
             raise InvalidRequest(f"{size} bytes is above the maximum {self.max_bytes}", self.name)
         if self.choices is not None and text not in self.choices:
-            raise NotFound(f"{text!r} is not one of {', '.join(self.choices)}", self.name)
+            raise NotFound(f"{shortened(text)} is not one of {', '.join(self.choices)}", self.name)
 
 
 def _string(name: str, value: object) -> str:
     if not isinstance(value, str):
-        raise InvalidRequest(f"{value!r} is not a string", name)
+        raise InvalidRequest(f"{shortened(value)} is not a string", name)
     return value
 
 
@@ -127,7 +127,7 @@ def _int(name: str, value: object) -> int:
             return operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         pass
-    raise InvalidRequest(f"{value!r} is not an integer", name)
+    raise InvalidRequest(f"{shortened(value)} is not an integer", name)
 
 
 def _float(name: str, value: object) -> float:
@@ -136,13 +136,13 @@ def _float(name: str, value: object) -> float:
             return float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
         pass
-    raise InvalidRequest(f"{value!r} is not a number", name)
+    raise InvalidRequest(f"{shortened(value)} is not a number", name)
 
 
 def _bool(name: str, value: object) -> bool:
     if isinstance(value, bool) or type(value).__name__ in ("bool_", "bool"):  # numpy's, under either of its names
         return bool(value)
-    raise InvalidRequest(f"{value!r} is not True or False", name)
+    raise InvalidRequest(f"{shortened(value)} is not True or False", name)
 
 
 _COERCE = {"string": _string, "int": _int, "float": _float, "bool": _bool}

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, TypedDict, cast, get_args
 
 import numpy.typing as npt
 
-from gesso_client.errors import InvalidRequest
+from gesso_client.errors import InvalidRequest, shortened
 from gesso_client.models import ModelInfo
+from gesso_client.original import Original
 from gesso_client.parameter import Parameter
-from gesso_client.pictures import AlphaMeans, Picture, image_pixels, mask_pixels, open_picture
+from gesso_client.pictures import AlphaMeans
+from gesso_client.source import Picture, Taken
+from gesso_client.upload import OWN, check_limits, decoded, of_image, of_inpainting
 
 Array = npt.NDArray[Any]
 Task = Literal["inpaint", "image_to_image", "text_to_image"]
@@ -58,7 +62,7 @@ class Options(ClientOptions, total=False):
     guidance_rescale: float | None  # 0 none
     true_cfg_scale: float | None  # guidance by a negative prompt, where guidance_scale is distilled (FLUX)
     strength: float | None  # needs an image
-    seed: int | None  # absent: the server draws one and returns it
+    seed: int | None  # absent or -1: the server draws one and returns it
     scheduler: str | None
     timestep_spacing: str | None  # leading, linspace or trailing
     timesteps: Sequence[int] | None  # falling, in place of num_inference_steps
@@ -67,9 +71,11 @@ class Options(ClientOptions, total=False):
     num_images_per_prompt: int | None  # picture i uses seed + i
     padding_mask_crop: int | None  # pixels of context; -1 the whole image; absent: automatic
     mask_feather: int | None  # pixels, inside the mask only
+    mask_invert: bool | None  # the mask's white is kept, its black repainted
     latent_blend: bool | None
     require_native: bool | None  # refuse a model that was not trained on masks
     preview_every: int | None  # steps; 0 none
+    preview_size: int | None  # pixels of a preview's longest side
     original_size: Sequence[int] | None  # SDXL: (height, width) that the network is told the picture had
     crops_coords_top_left: Sequence[int] | None  # SDXL: (top, left) it is told the picture was cut at
     target_size: Sequence[int] | None  # SDXL: (height, width) it is told the picture has
@@ -89,11 +95,12 @@ class Request:
     model: str
     inputs: Mapping[str, Array]  # the wire's names
     lists: frozenset[str]  # those inputs that are lists, be it of one number
-    height: int  # of the pictures that will come back
+    height: int  # of the pictures on the wire, both ways
     width: int
     count: int  # of the pictures that will come back
     deadline: float | None  # seconds from the moment it is sent
     live: bool  # the caller follows the events; False: only the pictures matter
+    original: Original = field(repr=False)  # what the pictures that come back are held against
     priority: Priority | None = None
 
     @property
@@ -107,7 +114,7 @@ class Request:
         return parameters
 
 
-def task_of(image: Picture | None, mask: Picture | None, options: Options) -> Task:
+def task_of(image: Picture | Taken | None, mask: Picture | Taken | None, options: Options) -> Task:
     """What the presence of image and mask asks for, exactly as on the wire."""
     if image is None:
         return "text_to_image"
@@ -118,8 +125,8 @@ def build(
     info: ModelInfo,
     task: Task,
     prompt: str,
-    image: Picture | None,
-    mask: Picture | None,
+    image: Picture | Taken | None,
+    mask: Picture | Taken | None,
     options: Options,
     *,
     live: bool,
@@ -132,31 +139,33 @@ def build(
         raise InvalidRequest("missing", "prompt")
     given: dict[str, object] = {"prompt": prompt} if prompt or "prompt" in info.parameters else {}
     given |= {name: value for name, value in options.items() if name not in CLIENT_OPTIONS and value is not None}
+    if _draws(given.get("seed")):
+        del given["seed"]
     inputs = {name: _parameter(info, name).tensor(value) for name, value in given.items()}
-    pictures = _pictures(task, image, mask, options)
-    if "image" in pictures:
-        height, width = pictures["image"].shape[:2]
-        for name, size in (("height", height), ("width", width)):
+    pictures, original = _pictures(info, task, image, mask, options, inputs)
+    if original.image is not None:
+        for name, size in zip(("height", "width"), original.image.shape, strict=False):
             if inputs.pop(name, size) != size:
                 raise InvalidRequest(f"is for text-to-image; the image has {size}", name)
-    else:
-        height, width = (_effective(side, inputs, info, task, info.native_size) for side in ("height", "width"))
+    inputs |= pictures
+    check_limits(info, inputs, original.preview_size)
     return Request(
         model=info.name,
-        inputs=MappingProxyType(inputs | pictures),
-        lists=frozenset(name for name in inputs if info.parameters[name].is_list),
-        height=height,
-        width=width,
-        count=_effective("num_images_per_prompt", inputs, info, task, 1),
+        inputs=MappingProxyType(inputs),
+        lists=frozenset(name for name in inputs if name in info.parameters and info.parameters[name].is_list),
+        height=original.height,
+        width=original.width,
+        count=_effective("num_images_per_prompt", inputs, info, task) or 1,
         deadline=_deadline(options.get("deadline")),
         live=live,
+        original=original,
         priority=_priority(options.get("priority")),
     )
 
 
 def check_names(options: Mapping[str, object], info: ModelInfo) -> None:
     """Raises InvalidRequest naming the first option that neither this client nor the model knows."""
-    of_the_model = [name for name in info.parameters if name != "prompt"]
+    of_the_model = [name for name in info.parameters if name != "prompt" and name not in OWN]
     for name in options:
         if name not in Options.__annotations__ and name not in of_the_model:
             known = ", ".join([*of_the_model, *CLIENT_OPTIONS])
@@ -169,36 +178,45 @@ def _parameter(info: ModelInfo, name: str) -> Parameter:
     return info.parameters[name]
 
 
-def _effective(name: str, inputs: Mapping[str, Array], info: ModelInfo, task: Task, otherwise: int) -> int:
-    """The value the server will use."""
-    return int(inputs[name][0]) if name in inputs else int(info.default(name, task) or otherwise)
+def _draws(seed: object) -> bool:
+    """Whether it says, as other tools have it, that the server shall draw one."""
+    return isinstance(seed, numbers.Integral) and int(seed) == -1
 
 
-def _pictures(task: Task, image: Picture | None, mask: Picture | None, options: Options) -> dict[str, Array]:
-    """`image` [H, W, 3] and `mask_image` [H, W], as far as the task has them."""
+def _effective(name: str, inputs: Mapping[str, Array], info: ModelInfo, task: Task) -> int | None:
+    """The value the server will use; None where absence has a meaning."""
+    value = inputs[name][0] if name in inputs else info.default(name, task)
+    return None if value is None else int(value)
+
+
+def _pictures(
+    info: ModelInfo,
+    task: Task,
+    image: Picture | Taken | None,
+    mask: Picture | Taken | None,
+    options: Options,
+    inputs: Mapping[str, Array],
+) -> tuple[dict[str, Array], Original]:
+    """The inputs that pictures are, as far as the task has them, and what comes back is held against."""
     if task == "text_to_image":
-        return {}
+        height, width = (_effective(side, inputs, info, task) or info.native_size for side in ("height", "width"))
+        return {}, Original(height, width)
     if image is None:
         raise InvalidRequest("missing", "image")
-    opened = open_picture(image, "image")
+    preview_size = _effective("preview_size", inputs, info, task)
     if task == "image_to_image":
-        return {"image": image_pixels(opened)}
-    alpha_means, fit = options.get("alpha_means"), bool(options.get("fit_mask"))
-    if mask is None and alpha_means is None:
-        raise InvalidRequest("missing; give a mask, or alpha_means to read it from the image's alpha", "mask_image")
-    levels = opened if mask is None else open_picture(mask, "mask_image")
-    return {
-        "image": image_pixels(opened, drop_alpha=mask is None),
-        "mask_image": mask_pixels(levels, opened.size, alpha_means=alpha_means, fit=fit),
-    }
+        return of_image(info, image, preview_size)
+    invert = bool(_effective("mask_invert", inputs, info, task))
+    pixels = decoded(image, mask, options.get("alpha_means"), bool(options.get("fit_mask")), invert)
+    return of_inpainting(info, *pixels, _effective("padding_mask_crop", inputs, info, task), preview_size)
 
 
 def _deadline(seconds: object) -> float | None:
     if seconds is None:
         return None
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
-        raise InvalidRequest(f"{seconds!r} is not a number of seconds above 0", "deadline")
-    return float(seconds)
+    if not isinstance(seconds, bool) and isinstance(seconds, numbers.Real) and 0 < float(seconds) < math.inf:
+        return float(seconds)
+    raise InvalidRequest(f"{shortened(seconds)} is not a number of seconds above 0", "deadline")
 
 
 def _priority(value: object) -> Priority | None:
@@ -207,4 +225,4 @@ def _priority(value: object) -> Priority | None:
             return cast(Priority, known)
     if value is None:
         return None
-    raise InvalidRequest(f"{value!r} is not one of {', '.join(get_args(Priority))}", "priority")
+    raise InvalidRequest(f"{shortened(value)} is not one of {', '.join(get_args(Priority))}", "priority")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from PIL import Image as PILImage
 
@@ -32,6 +32,16 @@ class Result:
     @property
     def report(self) -> dict[str, Any]:
         return self.pictures[0].report
+
+    @property
+    def changed_outside_mask(self) -> int | None:
+        """Of all pictures together, as counted by this client: 0; None: there was no mask."""
+        counts = [picture.changed_outside_mask for picture in self.pictures]
+        return None if None in counts else sum(count or 0 for count in counts)
+
+    @property
+    def counted_by(self) -> Literal["client"] | None:
+        return self.pictures[0].counted_by
 
     @classmethod
     def of(cls, events: Iterable[Event]) -> Result:

@@ -63,7 +63,7 @@ def attempts(
 
     deadline = request.deadline
     for attempt in itertools.count():
-        reading = Reading(request.count)
+        reading = Reading(request.count, request.original)
         try:
             yield Attempt(replace(request, deadline=deadline), reading)
         except GessoError as error:

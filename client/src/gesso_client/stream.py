@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
 from contextlib import aclosing, contextmanager
 
 from gesso_client.errors import Cancelled, GessoError
-from gesso_client.events import Event
+from gesso_client.events import Event, Reading, Response, has_picture
 from gesso_client.request import Request
 from gesso_client.retry import Backoff, Pause, attempts
 from gesso_client.transport.contract import AsyncTransport, Call, Transport
@@ -90,8 +91,13 @@ async def async_events(
             else:
                 async with aclosing(transport.run(step.request)) as responses:
                     async for response in responses:
-                        yield step.reading.event(response)
+                        yield await _read(step.reading, response)
         except GessoError as error:
             step = steps.throw(error)
         else:
             step = next(steps, None)
+
+
+async def _read(reading: Reading, response: Response) -> Event:
+    """Comparing a large picture takes longer than an event loop should stand still."""
+    return await asyncio.to_thread(reading.event, response) if has_picture(response) else reading.event(response)

@@ -22,6 +22,8 @@ DRAIN, DRAINED = "drain", "drained"
 # Clients can read a model's config, so what is not for them stands in a file of this name beside its model.py.
 BESIDE = "settings.json"
 PRIVATE = ("bundle", "control", "verified")
+BYTES_PER_PIXEL = 4  # of an image with its mask
+REQUEST_BYTES = 2**20  # all else of a request: prompts and numbers
 
 PROVIDERS = ("cpu", "cuda", "tensorrt")
 
@@ -137,6 +139,12 @@ class Settings:
     def sizes(self) -> tuple[int, ...]:
         """`batch_sizes`, ascending."""
         return tuple(sorted(set(_numbers("batch_sizes", self.batch_sizes, least=1))))
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """What one request may hold, as clients are told: of its image in pixels, of all its tensors in bytes."""
+        pixels = self.max_image_pixels
+        return {"max_image_pixels": pixels, "max_request_bytes": pixels * BYTES_PER_PIXEL + REQUEST_BYTES}
 
     @property
     def denoiser_gpus(self) -> tuple[int, ...]:

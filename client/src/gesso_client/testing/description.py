@@ -35,6 +35,7 @@ def description(**changes: Any) -> str:
         "size": {"native": 64, "multiple": 8, "max_pixels": 4096},
         "parameters": parameters(),
         "task_defaults": {},
+        "limits": {"max_image_pixels": 2**25, "max_request_bytes": 2**27 + 2**20, "max_preview_bytes": 2**26},
     }
     return json.dumps(whole | changes)
 
@@ -44,4 +45,8 @@ def parameters() -> dict[str, dict[str, Any]]:
     types = {name: get_args(hint)[0] for name, hint in get_type_hints(Options).items() if name not in CLIENT_OPTIONS}
     found = {name: _TYPES[kind] for name, kind in ({"prompt": str} | types).items()}
     found["seed"] = ("int", "INT64")  # the one that Python's own type does not tell
+    found |= dict.fromkeys(
+        ("image_sha256", "mask_image_sha256"), ("string", "BYTES")
+    )  # what the client fills by itself
+    found |= dict.fromkeys(("picture_size", "picture_offset"), ("ints", "INT32"))
     return {name: {"type": kind, "datatype": datatype} for name, (kind, datatype) in found.items()}

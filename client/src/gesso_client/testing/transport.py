@@ -6,12 +6,16 @@ import asyncio
 import inspect
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+
+import numpy as np
+from PIL import Image as PILImage
 
 from gesso_client.errors import Cancelled, ConnectionFailed, NotFound, from_server
-from gesso_client.events import Event, Response
+from gesso_client.events import Event, Image, Response
 from gesso_client.models import ModelInfo
 from gesso_client.request import Request
-from gesso_client.testing.answer import answer, response
+from gesso_client.testing.answer import answer, refusal, response
 from gesso_client.testing.description import description
 
 PICTURES = ("image", "mask_image")  # the inputs that no description lists
@@ -33,7 +37,7 @@ class FakeCall:
                 if callable(step):
                     step(self)
                 else:
-                    yield _delivered(step)
+                    yield self._delivered(step)
             self._raise_if_cancelled()
         except Exception:
             self._ended = True
@@ -46,7 +50,7 @@ class FakeCall:
             for step in self._script:
                 self._raise_if_cancelled()
                 if not callable(step):
-                    yield _delivered(step)
+                    yield self._delivered(step)
                 elif inspect.isawaitable(waiting := step(self)):
                     await waiting
             self._raise_if_cancelled()
@@ -59,6 +63,18 @@ class FakeCall:
     def cancel(self) -> None:
         if not self._ended:
             self.cancelled.set()
+
+    def _delivered(self, step: Event | Response | Exception) -> Response:
+        if isinstance(step, Exception):
+            raise step
+        if isinstance(step, Mapping):
+            return step
+        piece, whole = self.request.original.piece, self.request.original.image
+        if isinstance(step, Image) and piece is not None and whole is not None:
+            pixels = np.asarray(step.image.convert("RGB"))
+            if pixels.shape == whole.shape:  # as scripts write it; a server answers with the piece
+                step = replace(step, image=PILImage.fromarray(piece.of(pixels)))
+        return response(step)
 
     def _raise_if_cancelled(self) -> None:
         if self.cancelled.is_set():
@@ -105,6 +121,9 @@ class FakeServer:
         for name in request.inputs:
             if name not in info.parameters and name not in PICTURES:
                 return [from_server(f"unexpected inference input '{name}' for model '{request.model}'")]
+        refused = refusal(request.inputs)
+        if refused is not None:
+            return [refused]
         return self._scripts.pop(0) if self._scripts else answer(request.inputs, request.height, request.width)
 
     def _description(self, model: str) -> str | None:
@@ -151,9 +170,3 @@ class AsyncFakeTransport(FakeServer):
 
     async def close(self) -> None:
         self._close()
-
-
-def _delivered(step: Event | Response | Exception) -> Response:
-    if isinstance(step, Exception):
-        raise step
-    return step if isinstance(step, Mapping) else response(step)

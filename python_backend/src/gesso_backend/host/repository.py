@@ -39,7 +39,7 @@ def write(
     for name, folder in served.items():
         _check_name(name)
         bundle = open_bundle(folder)
-        description = json.dumps(bundle.describe())
+        description = json.dumps(bundle.describe(settings.limits))
         own = dataclasses.replace(settings, verified=manifest.seal(folder))
         if control is not None:
             (control / name).mkdir(parents=True)

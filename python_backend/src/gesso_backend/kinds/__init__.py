@@ -27,11 +27,13 @@ def open_bundle(folder: Path, verified: str = "") -> Bundle:
     """Read and check the bundle in `folder`.
 
     verified: the seal of a manifest whose files were just hashed; those of the same one are not hashed again.
-    Raises BundleError naming the key or file: bad JSON, unknown or missing keys, missing files, wrong sizes or hashes.
+    Raises BundleError naming the key or file: bad JSON, unknown or missing keys, numbers out of bounds, missing files,
+    wrong sizes or hashes, weights that are not among the files.
     """
     bundle = parse_bundle(manifest.read(folder))
     if verified != manifest.seal(folder):
         manifest.check_files(folder, bundle)
+        kind_of(bundle).check_files(folder, bundle)
     return bundle
 
 

@@ -83,6 +83,10 @@ class Kind(ABC, Generic[R, P]):
         """Hold a bundle of this kind against what it serves. Raises BundleError naming the key."""
 
     @classmethod
+    def check_files(cls, folder: Path, bundle: Any) -> None:
+        """Look into the files that the kind itself reads, once they have their hashes. Raises BundleError."""
+
+    @classmethod
     @abstractmethod
     def open(cls, folder: Path, bundle: Any) -> Kind[R, P]:
         """Open what the kind itself needs of a bundle; the engines are not its own."""

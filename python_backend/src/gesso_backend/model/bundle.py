@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from gesso_backend.model.parameters import PARAMETERS, Parameter
@@ -15,10 +15,18 @@ SCHEMA_VERSION = 4
 AXES = ("batch", "tokens", "latent_height", "latent_width", "height", "width")
 
 
+WITHIN = "within"
+
+
+def within(least: float, most: float) -> Any:
+    """A field whose number, or all of whose numbers, lie between these; the manifest's reader sees to it."""
+    return field(metadata={WITHIN: (least, most)})
+
+
 @dataclass(frozen=True)
 class TensorSpec:
     dtype: str
-    shape: tuple[int | str, ...]  # a name is a free axis, one of AXES
+    shape: tuple[int | str, ...] = within(1, 2**24)  # a name is a free axis, one of AXES
 
 
 @dataclass(frozen=True)
@@ -40,9 +48,9 @@ class NetworkSpec:
 
 @dataclass(frozen=True)
 class SizeSpec:
-    native: int  # pixels a side the model was trained at
-    multiple: int  # a working side is a multiple of this
-    max_pixels: int  # most pixels a network is run at
+    native: int = within(1, 2**14)  # pixels a side the model was trained at
+    multiple: int = within(1, 2**12)  # a working side is a multiple of this
+    max_pixels: int = within(1, 2**28)  # most pixels a network is run at
 
 
 @dataclass(frozen=True)
@@ -55,7 +63,7 @@ class SourceSpec:
 @dataclass(frozen=True)
 class FileSpec:
     sha256: str
-    bytes: int
+    bytes: int = within(0, 2**50)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,8 +101,11 @@ class Bundle:
         tokens = self.token_lengths[0] if tokens is None else tokens
         return dict(zip(AXES, (rows, tokens, cells, cells, side, side), strict=True))
 
-    def describe(self) -> dict[str, Any]:
-        """What a client may know of the model: names, sizes, and each parameter's type, default and bounds."""
+    def describe(self, limits: Mapping[str, int]) -> dict[str, Any]:
+        """What a client may know of the model: names, sizes, and each parameter's type, default and bounds.
+
+        limits: the server's, of what one request may hold.
+        """
         return {
             "schema_version": self.schema_version,
             "kind": self.kind,
@@ -112,4 +123,5 @@ class Bundle:
                 for name, spec in self.parameters.items()
             },
             "task_defaults": {task: dict(defaults) for task, defaults in self.task_defaults.items()},
+            "limits": dict(limits),
         }

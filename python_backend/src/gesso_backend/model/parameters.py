@@ -51,6 +51,15 @@ def _size(text: str) -> Any:
     return _row(f"SDXL: {text}", None, report="set")
 
 
+def _piece(text: str, least: int) -> Any:
+    own = Parameter("ints", minimum=least, maximum=2**30, min_items=2, max_items=2)
+    return _row(text, None, needs="mask_image", report="never", own=own)
+
+
+def _digest(needs: str, text: str) -> Any:
+    return _row(f"SHA-256 {text}", None, needs=needs, report="never", own=Parameter("string", max_bytes=64))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Parameters:
     """A request's parameters, every default filled in. The order is the wire's."""
@@ -112,6 +121,10 @@ class Parameters:
         "pixels over which the edge fades, *inside* the mask",
         0, needs="mask_image", own=Parameter("int", 0, minimum=0, maximum=256),
     )  # fmt: skip
+    mask_invert: bool = _row(
+        "the mask's white is kept and its black repainted; off by default",
+        False, needs="mask_image", report="set", own=Parameter("bool", False),
+    )  # fmt: skip
     latent_blend: bool = _row(
         "put the kept latents back at every step, and close the seam at the mask's edge (default). Off: exactly "
         "diffusers",
@@ -132,6 +145,12 @@ class Parameters:
     negative_original_size: tuple[int, ...] | None = _size("the same for the negative prompt; absent: the positive one")
     negative_crops_coords_top_left: tuple[int, ...] | None = _size("likewise")
     negative_target_size: tuple[int, ...] | None = _size("likewise")
+    picture_size: tuple[int, ...] | None = _piece(
+        "(height, width) of a picture of which `image` and `mask_image` are a piece, see below", 1
+    )
+    picture_offset: tuple[int, ...] | None = _piece("(top, left) of the piece in it", 0)
+    image_sha256: str | None = _digest("image", "of the bytes of `image`, in hexadecimal; others are refused")
+    mask_image_sha256: str | None = _digest("mask_image", "the same of `mask_image`, as it was sent")
 
 
 @dataclass(frozen=True)

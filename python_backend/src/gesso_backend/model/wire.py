@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from gesso_backend.arrays import REPAINT, Arrays, Pixels
+from gesso_backend.arrays import Arrays
 from gesso_backend.errors import InvalidRequest, NotFound
+from gesso_backend.model import pictures
 from gesso_backend.model.parameters import PARAMETERS, Parameter
+from gesso_backend.model.pictures import PICTURES, SIDES
 
-SIDES = ("height", "width")
-MAX_IMAGE_PIXELS = 2**25  # 32 Mpx; bounds the memory one request may take before it is looked at
-PICTURES = {"image": (-1, -1, 3), "mask_image": (-1, -1)}  # -1: any
+MAX_QUOTED = 60  # characters of a value in its refusal
 
 _NAMES = tuple(PARAMETERS)
 # The wire's inputs, in their order; model_repository/*/config.pbtxt declare the same.
@@ -35,7 +36,7 @@ def read(inputs: Arrays, taken: Mapping[str, Parameter]) -> dict[str, Any]:
     if "image" in inputs:  # they only give flat pictures their shape back then, and a picture may have any size
         specs |= dict.fromkeys(SIDES, Parameter("int", minimum=1))
     values = {name: _value(name, inputs.get(name), spec) for name, spec in specs.items()}
-    values["image"], values["mask_image"] = _pictures(inputs, values)
+    values["image"], values["mask_image"] = pictures.read(inputs, values)
     if "prompt" in taken and values["prompt"] is None:
         raise InvalidRequest("prompt", "missing")
     for name in taken:
@@ -72,9 +73,12 @@ def _checked_kind(name: str, array: np.ndarray[Any, Any], kind: str) -> str:
 def _number(name: str, item: Any, spec: Parameter, kind: str) -> Any:
     # A float32 on the wire stands for the decimal its sender wrote: 0.7, not 0.699999988. Steps are counted from it
     # (int(10 * strength)), so the difference is a whole step.
-    value = float(str(np.float32(item))) if kind == "float" else item.item()
+    with np.errstate(over="ignore"):
+        value = float(str(np.float32(item))) if kind == "float" else item.item()
     if value != value:
         raise InvalidRequest(name, "is not a number")
+    if kind == "float" and math.isinf(value):
+        raise InvalidRequest(name, "is not finite")
     if spec.minimum is not None and value < spec.minimum:
         raise InvalidRequest(name, f"{value} is below the minimum {spec.minimum}")
     if spec.maximum is not None and value > spec.maximum:
@@ -94,44 +98,5 @@ def _text(name: str, value: Any, spec: Parameter) -> str:
     except UnicodeDecodeError:
         raise InvalidRequest(name, "is not UTF-8") from None
     if spec.choices is not None and text not in spec.choices:
-        raise NotFound(name, f"{text!r} is not one of {', '.join(spec.choices)}")
+        raise NotFound(name, f"{text[:MAX_QUOTED]!r} is not one of {', '.join(spec.choices)}")
     return text
-
-
-def _pictures(inputs: Arrays, values: dict[str, Any]) -> tuple[Pixels | None, Pixels | None]:
-    """The image [H, W, 3] and the mask [H, W], or None for what is absent."""
-    image, mask = inputs.get("image"), inputs.get("mask_image")
-    if image is None:
-        if mask is not None:
-            raise InvalidRequest("mask_image", "needs an image")
-        return None, None
-    image = _picture("image", image, 3, values)
-    if image.shape[2] != 3:
-        raise InvalidRequest("image", f"expected shape [H, W, 3], found {list(image.shape)}")
-    for name, size in zip(SIDES, image.shape[:2], strict=True):
-        if values[name] not in (None, size):
-            raise InvalidRequest(name, f"is for text-to-image; the image has {size}")
-    if mask is None:
-        return image, None
-    mask = _picture("mask_image", mask, 2, values)
-    if mask.shape != image.shape[:2]:
-        raise InvalidRequest("mask_image", f"size {list(mask.shape)} differs from the image's {list(image.shape[:2])}")
-    if mask.max() < REPAINT:
-        raise InvalidRequest("mask_image", f"is empty: no pixel reaches {REPAINT}, so nothing is to be repainted")
-    return image, mask
-
-
-def _picture(name: str, array: np.ndarray[Any, Any], rank: int, values: dict[str, Any]) -> Pixels:
-    if array.dtype != np.uint8:
-        raise InvalidRequest(name, f"expected uint8, found {array.dtype}")
-    if array.ndim != rank:
-        raise InvalidRequest(name, f"expected {rank} axes, found shape {list(array.shape)}")
-    if array.size == 0:
-        raise InvalidRequest(name, f"has no pixel: shape {list(array.shape)}")
-    if array.shape[0] * array.shape[1] > MAX_IMAGE_PIXELS:
-        raise InvalidRequest(name, f"more than {MAX_IMAGE_PIXELS} pixels")
-    # Triton's generate_stream takes flat JSON lists and delivers them as one row; height and width give the shape back.
-    height, width = values["height"], values["width"]
-    if array.shape[0] == 1 and height and width and array.shape[1] == height * width:
-        array = array.reshape(height, width, *array.shape[2:])
-    return np.ascontiguousarray(array)

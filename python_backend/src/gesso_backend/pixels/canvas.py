@@ -7,7 +7,7 @@ crop (only the surroundings of the mask), scale (what is too large for the model
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,9 +33,18 @@ class Canvas:
     work_height: int  # scaled, padded to the size multiple
     work_width: int
 
+    def moved(self, top: int, left: int) -> Canvas:
+        """The same in a picture whose corner lies at (top, left) of this one's."""
+        return replace(self, top=self.top - top, left=self.left - left)
+
     def crop(self, picture: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """The crop box of a picture [H, W] or [H, W, 3]; a view."""
         return picture[self.top : self.top + self.height, self.left : self.left + self.width]
+
+    def borders(self, height: int, width: int) -> tuple[tuple[bool, bool], tuple[bool, bool]]:
+        """Whether its top and bottom, and its left and right, lie at the border of a picture [height, width]."""
+        bottom, right = self.top + self.height, self.left + self.width
+        return (self.top == 0, bottom == height), (self.left == 0, right == width)
 
     def cut(self, picture: Pixels) -> Pixels:
         """The picture as the network sees it: cropped, scaled (Lanczos) and padded by reflection."""
@@ -48,9 +57,10 @@ class Canvas:
             size = (self.scaled_width, self.scaled_height)
             # In floats: in bytes, one pixel's share of a cell of more than 510 pixels rounds to nothing.
             scaled = np.array(Image.fromarray(mask).resize(size, Image.Resampling.BOX))
-            if not scaled.any():  # a pixel whose centre lies on the border of two cells can fall into neither
-                y, x = np.nonzero(mask)
-                scaled[(2 * y + 1) * size[1] // (2 * mask.shape[0]), (2 * x + 1) * size[0] // (2 * mask.shape[1])] = 1
+            # A pixel whose centre lies on the border of two cells can fall into neither.
+            (rows, top), (columns, left) = (_cells(*sides) for sides in zip(mask.shape, scaled.shape, strict=True))
+            held = np.maximum.reduceat(np.maximum.reduceat(mask, top, axis=0), left, axis=1)
+            scaled[np.ix_(rows, columns)] += held
             mask = scaled
         return (self._pad(mask) > 0).astype(np.float32)
 
@@ -63,9 +73,17 @@ class Canvas:
         return np.pad(scaled, pad + [(0, 0)] * (scaled.ndim - 2), mode="reflect")
 
 
-def choose(height: int, width: int, mask: Pixels | None, size: SizeSpec, padding_mask_crop: int | None) -> Canvas:
+def choose(
+    height: int,
+    width: int,
+    mask: Pixels | npt.NDArray[np.bool_] | None,
+    size: SizeSpec,
+    padding_mask_crop: int | None,
+    offset: tuple[int, ...] = (0, 0),
+) -> Canvas:
     """Decide the canvas of a picture [height, width].
 
+    mask: of the picture or, at `offset` in it, of a piece that holds all of the mask; above 0 is in the crop.
     padding_mask_crop: pixels of context around the mask, and no more than that; -1 the whole picture; None automatic:
     the mask with a quarter of the native side around it, grown with real context to the native size, below which a
     model paints worse (docs/benchmarks.md).
@@ -76,6 +94,7 @@ def choose(height: int, width: int, mask: Pixels | None, size: SizeSpec, padding
         return _fit(0, 0, height, width, size.multiple, size.max_pixels)
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     margin, least = (size.native // 4, size.native) if padding_mask_crop is None else (padding_mask_crop, 1)
+    rows, columns = rows + offset[0], columns + offset[1]
     top, bottom = _span(int(rows[0]), int(rows[-1]) + 1, margin, least, size.multiple, height)
     left, right = _span(int(columns[0]), int(columns[-1]) + 1, margin, least, size.multiple, width)
     limit = min(2 * size.native**2, size.max_pixels) if automatic else size.max_pixels
@@ -103,6 +122,12 @@ def _fit(top: int, left: int, height: int, width: int, multiple: int, max_pixels
     scaled_height = min(max(int(height * scale) // multiple * multiple, multiple), longest)
     scaled_width = min(max(int(width * scale) // multiple * multiple, multiple), longest)
     return Canvas(top, left, height, width, scaled_height, scaled_width, scaled_height, scaled_width)
+
+
+def _cells(pixels: int, cells: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """The cells of a side that hold a pixel's centre, and the first pixel of each."""
+    found, first = np.unique((2 * np.arange(pixels) + 1) * cells // (2 * pixels), return_index=True)
+    return found, first
 
 
 def _resize(picture: Pixels, height: int, width: int) -> Pixels:

@@ -16,9 +16,9 @@ def composite(original: Pixels, painted: Pixels, alpha: Pixels) -> Pixels:
     return np.asarray((original * (255 - weight) + painted * weight + 127) // 255, np.uint8)
 
 
-def coverage_pct(mask: Pixels) -> float:
-    """How much of the picture is to be repainted, in percent."""
-    return round(100 * float((mask >= REPAINT).mean()), 3)
+def coverage_pct(mask: Pixels, pixels: int | None = None) -> float:
+    """How much of the picture is to be repainted, in percent; pixels: of the picture that the mask is a piece of."""
+    return round(100 * (np.count_nonzero(mask >= REPAINT) / (pixels or mask.size)), 3)
 
 
 def changed_outside(original: Pixels, output: Pixels, mask: Pixels) -> int:

@@ -18,6 +18,7 @@ from gesso_backend.engines import engine as engines_
 from gesso_backend.engines.engine import CallModel, EngineSet
 from gesso_backend.errors import Cancelled, RequestError
 from gesso_backend.kinds import Kind, kind_of, open_bundle
+from gesso_backend.model.pictures import check_pixels
 from gesso_backend.serving import measure, policy
 from gesso_backend.serving.admission import Admission, shutting_down
 from gesso_backend.serving.batched import BatchedLoop
@@ -56,6 +57,7 @@ class Service:
         self.engines = engines
         self._metrics = metrics or NoMetrics()
         self._clock = clock
+        self.max_image_pixels = settings.max_image_pixels
         self._costs = costs or Costs.of(kind.bundle)
         self._outbox = Outbox()
         self._preparing = ThreadPoolExecutor(1, thread_name_prefix="gesso-prepare")
@@ -112,12 +114,19 @@ class Service:
             input_bytes=sum(array.nbytes for array in inputs.values()),
             clock=self._clock,
         )
-        refusal = self._admission.admit(job)
+        refusal = self._too_large(inputs) or self._admission.admit(job)
         if refusal is not None:
             job.end(refusal)
         else:
             self._preparing.submit(self._prepare, job, inputs)
         return job
+
+    def _too_large(self, inputs: Arrays) -> RequestError | None:
+        try:
+            check_pixels(inputs, self.max_image_pixels)
+        except RequestError as error:
+            return error
+        return None
 
     def cancel(self, job_id: str) -> bool:
         """Cancel a job by its id. False when there is none: it has ended, or never was."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from gesso_backend.arrays import Arrays
 from gesso_backend.errors import InvalidRequest, as_request_error
+from gesso_backend.model.pictures import check_pixels
 from gesso_backend.triton.channel import TritonChannel
 
 # Request parameters. Triton's own request timeout is our deadline; over generate_stream it arrives as a parameter.
@@ -48,9 +49,15 @@ def request_parameters(request: Any, known: Collection[str]) -> dict[str, Any]:
     return parameters
 
 
-def arrays(request: Any) -> Arrays:
-    """The request's tensors, copied: Triton's memory is only lent until the request is released."""
-    return {tensor.name(): tensor.as_numpy().copy() for tensor in request.inputs()}
+def arrays(request: Any, max_image_pixels: int | None = None) -> Arrays:
+    """The request's tensors, copied: Triton's memory is only lent until the request is released.
+
+    Raises InvalidRequest for a picture of more than `max_image_pixels`, before anything is copied.
+    """
+    lent = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+    if max_image_pixels is not None:
+        check_pixels(lent, max_image_pixels)
+    return {name: array.copy() for name, array in lent.items()}
 
 
 def timeout_seconds(request: Any, parameters: Mapping[str, Any]) -> float | None:

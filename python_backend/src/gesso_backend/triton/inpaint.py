@@ -62,7 +62,7 @@ class InpaintModel(AnsweringModel):
             return
         channel.only_image = JOB in parameters
         self._service.submit(
-            arrays(request),
+            arrays(request, self._service.max_image_pixels),
             channel,
             timeout_seconds(request, parameters),
             parameters.get(JOB),

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from gesso_backend.model.bundle import Bundle, NetworkSpec
+from gesso_backend.model.bundle import WITHIN, Bundle, NetworkSpec, within
 
 
 @dataclass(frozen=True)
@@ -16,26 +16,27 @@ class SchedulerSpec:
 
 @dataclass(frozen=True)
 class VaeSpec:
-    factor: int  # pixels per latent, each way
-    latent_channels: int
-    scaling_factor: float
-    shift_factor: float
+    factor: int = within(1, 64)  # pixels per latent, each way
+    latent_channels: int = within(1, 1024)
+    scaling_factor: float = within(1e-6, 1e6)
+    shift_factor: float = within(-1e6, 1e6)
 
 
 @dataclass(frozen=True)
 class TokenizerSpec:
     file: str
-    max_length: int
-    bos_token_id: int | None  # None: texts have no begin
-    eos_token_id: int
-    pad_token_id: int
-    embeddings: Mapping[str, int] | None = None  # textual inversions: token -> how many vectors it stands for
+    max_length: int = within(3, 4096)
+    bos_token_id: int | None = within(0, 2**31 - 1)  # None: texts have no begin
+    eos_token_id: int = within(0, 2**31 - 1)
+    pad_token_id: int = within(0, 2**31 - 1)
+    # Textual inversions: token -> how many vectors it stands for.
+    embeddings: Mapping[str, int] | None = field(default=None, metadata={WITHIN: (1, 1024)})
 
 
 @dataclass(frozen=True)
 class PreviewSpec:
-    matrix: tuple[tuple[float, ...], ...]  # [latent channels, 3]
-    bias: tuple[float, ...]  # [3]
+    matrix: tuple[tuple[float, ...], ...] = within(-1e6, 1e6)  # [latent channels, 3]
+    bias: tuple[float, ...] = within(-1e6, 1e6)  # [3]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +64,6 @@ class DiffusionBundle(Bundle):
         lengths = [tokenizer.max_length for tokenizer in self.tokenizers.values()]
         return min(lengths), max(lengths)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self, limits: Mapping[str, int]) -> dict[str, Any]:
         own = {"family": self.family, "native_inpainting": self.native_inpainting}
-        return {**super().describe(), **own}
+        return {**super().describe(limits), **own}

@@ -32,6 +32,10 @@ class Diffusion(Kind[Request, Prepared]):
         families.check(bundle)
 
     @classmethod
+    def check_files(cls, folder: Path, bundle: DiffusionBundle) -> None:
+        open_tokenizers(folder, bundle.tokenizers)
+
+    @classmethod
     def open(cls, folder: Path, bundle: DiffusionBundle) -> Diffusion:
         return cls(bundle, open_tokenizers(folder, bundle.tokenizers))
 

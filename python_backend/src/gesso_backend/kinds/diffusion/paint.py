@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ def paint(prepared: Prepared, work: Pixels) -> Pixels:
     if request.image is None or prepared.alpha is None:
         return np.ascontiguousarray(painted)
     output = request.image.copy()
-    canvas.crop(output)[:] = composite.composite(canvas.crop(request.image), painted, canvas.crop(prepared.alpha))
+    canvas.crop(output)[:] = composite.composite(canvas.crop(request.image), painted, prepared.alpha)
     return output
 
 
@@ -38,13 +39,16 @@ def enlarge(prepared: Prepared, rgb: Pixels) -> Pixels:
 def report(prepared: Prepared, output: Pixels, index: int) -> dict[str, Any]:
     """How picture `index` came about: parameters, sizes, and what the mask covers and left alone."""
     request, canvas = prepared.request, prepared.canvas
+    top, left = request.offset
     found: dict[str, Any] = {
         "parameters": {**prepared.parameters, "seed": prepared.seed_of(index)},
         "working_size": [canvas.work_height, canvas.work_width],
-        "crop": [canvas.top, canvas.left, canvas.height, canvas.width],
+        "crop": [canvas.top + top, canvas.left + left, canvas.height, canvas.width],
+        "image_sha256": hashlib.sha256(np.ascontiguousarray(output).data).hexdigest(),
         "warnings": list(prepared.warnings),
     }
-    if request.image is not None and request.mask_image is not None:
-        found["mask_coverage_pct"] = composite.coverage_pct(request.mask_image)
-        found["changed_outside_mask"] = composite.changed_outside(request.image, output, request.mask_image)
+    if request.image is not None and prepared.mask is not None:
+        found["mask_coverage_pct"] = composite.coverage_pct(prepared.mask, request.height * request.width)
+        found["changed_outside_mask"] = composite.changed_outside(request.image, output, prepared.mask)
+        found["counted_by"] = "server"
     return found

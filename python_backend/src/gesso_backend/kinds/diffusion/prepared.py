@@ -10,13 +10,14 @@ import numpy as np
 
 from gesso_backend.arrays import Floats, Pixels, digest
 from gesso_backend.errors import InvalidRequest
-from gesso_backend.kinds.diffusion import samplers
+from gesso_backend.kinds.diffusion import hints, samplers
 from gesso_backend.kinds.diffusion.bundle import DiffusionBundle
 from gesso_backend.kinds.diffusion.families import Family
 from gesso_backend.kinds.diffusion.families.family import Texts
 from gesso_backend.kinds.diffusion.request import Request
 from gesso_backend.kinds.diffusion.tokens import PromptTokenizer
 from gesso_backend.pixels import canvas as canvases
+from gesso_backend.pixels import edge
 from gesso_backend.pixels import mask as masks
 from gesso_backend.pixels.canvas import Canvas
 from gesso_backend.pixels.pixels import to_network
@@ -28,7 +29,8 @@ class Prepared:
 
     request: Request
     parameters: Mapping[str, Any]  # as they are used, for the report
-    canvas: Canvas
+    canvas: Canvas  # in the image, which may be a piece of the picture
+    mask: Pixels | None  # [H, W] of the image; what is no soft edge is 0
     table: samplers.Table
     latent_shape: tuple[int, int]  # (h, w)
     texts: Mapping[str, Texts]  # by text encoder
@@ -37,7 +39,7 @@ class Prepared:
     pixels: Floats | None  # the same [1, 3, 8h, 8w] in [-1, 1]
     repaint: Floats | None  # [1, 1, 8h, 8w]; 1 repaints. An inpainting model without a mask repaints everything
     latent_mask: Floats | None  # [1, 1, h, w]; 1 repaints
-    alpha: Pixels | None  # [H, W] of the original: weight of the painted pixels
+    alpha: Pixels | None  # of the crop: weight of the painted pixels
     content: bytes  # a digest of pixels and repaint
     warnings: tuple[str, ...]
 
@@ -55,30 +57,42 @@ def prepare(
 ) -> Prepared:
     """Raises InvalidRequest for what only shows here: a strength or step count the sampler cannot serve."""
     warnings: list[str] = []
-    canvas = canvases.choose(request.height, request.width, request.mask_image, bundle.size, request.padding_mask_crop)
+    mask = request.mask_image
+    if mask is not None:
+        mask = edge.settle(mask, request.height * request.width, request.offset)
+        warnings += hints.of_edge(request, mask)
+    whole = canvases.choose(request.height, request.width, mask, bundle.size, request.padding_mask_crop, request.offset)
+    _check_holds(request, whole)
+    if mask is not None:
+        warnings += hints.of_crop(request, mask, bundle.size)
+    canvas = whole.moved(*request.offset)
     if (canvas.scaled_height, canvas.scaled_width) != (canvas.height, canvas.width):
         warnings.append(
             f"worked at {canvas.scaled_width}x{canvas.scaled_height} and scaled back to {canvas.width}x{canvas.height}"
         )
 
     encoded = family.encode(request, bundle, tokenizers)
-    warnings += encoded.warnings
+    warnings += [*hints.of_prompts(request), *encoded.warnings]
 
     picture = pixels = repaint = latent_mask = alpha = None
     factor = bundle.vae.factor
     latent_shape = (canvas.work_height // factor, canvas.work_width // factor)
     table = _table(request, bundle, family, latent_shape)
+    rows = 2 if family.guidance(request) > 1 else 1
+    warnings += hints.of_unused(request, rows == 2, len(table.steps))
     if request.image is not None:
         picture = canvas.cut(request.image)
         pixels = to_network(picture)
-    if request.mask_image is not None:
-        working = canvas.cut_mask(masks.binarise(request.mask_image))
+    if mask is not None:
+        working = canvas.cut_mask(masks.binarise(mask))
         repaint = working[None, None]
         latents, lost = masks.to_latents(working, factor, keep_thin=request.latent_blend)
         latent_mask = latents[None, None]
         if lost and not request.latent_blend:
             warnings.append(f"parts of the mask are thinner than a latent; {lost} latents are not repainted")
-        alpha = masks.feather(request.mask_image, request.mask_feather)
+        borders = whole.borders(request.height, request.width)
+        alpha = masks.feather(canvas.crop(mask), request.mask_feather, borders)
+        warnings += hints.of_feather(request, canvas.crop(mask), alpha, borders)
     elif bundle.native_inpainting:
         repaint = np.ones((1, 1, canvas.work_height, canvas.work_width), np.float32)
         latent_mask = np.ones((1, 1, *latent_shape), np.float32)
@@ -86,10 +100,11 @@ def prepare(
         request=request,
         parameters=request.effective(bundle.parameters),
         canvas=canvas,
+        mask=mask,
         table=table,
         latent_shape=latent_shape,
         texts=encoded.texts,
-        rows=2 if family.guidance(request) > 1 else 1,
+        rows=rows,
         picture=picture,
         pixels=pixels,
         repaint=repaint,
@@ -98,6 +113,20 @@ def prepare(
         content=digest({"pixels": _or_empty(pixels), "repaint": _or_empty(repaint)}),
         warnings=tuple(warnings),
     )
+
+
+def _check_holds(request: Request, canvas: Canvas) -> None:
+    """A piece holds all that is worked on. Raises InvalidRequest."""
+    if request.picture_size is None or request.image is None:
+        return
+    (top, left), (height, width) = request.offset, request.image.shape[:2]
+    bottom, right = canvas.top + canvas.height, canvas.left + canvas.width
+    if not (top <= canvas.top and bottom <= top + height and left <= canvas.left and right <= left + width):
+        raise InvalidRequest(
+            "picture_offset",
+            f"the piece has rows {top} to {top + height - 1} and columns {left} to {left + width - 1} of the picture; "
+            f"needed are rows {canvas.top} to {bottom - 1} and columns {canvas.left} to {right - 1}",
+        )
 
 
 def _or_empty(array: Floats | None) -> Floats:

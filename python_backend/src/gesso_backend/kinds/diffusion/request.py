@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from gesso_backend.arrays import Arrays, Pixels
-from gesso_backend.errors import InvalidRequest
+from gesso_backend.errors import InvalidRequest, NotFound
 from gesso_backend.kinds.diffusion.bundle import DiffusionBundle
+from gesso_backend.kinds.diffusion.samplers.names import nearest
 from gesso_backend.model import wire
 from gesso_backend.model.parameters import PARAMETERS, Parameters
+from gesso_backend.model.pictures import SIDES
 
 Task = Literal["inpaint", "image_to_image", "text_to_image"]
 
@@ -21,8 +23,13 @@ class Request(Parameters):
     """What the client asked for, every default filled in: the parameters of the table, and the pictures."""
 
     task: Task
-    image: Pixels | None  # [H, W, 3] sRGB
+    image: Pixels | None  # [H, W, 3] sRGB; a piece where there is a picture_size, which height and width are then
     mask_image: Pixels | None  # [H, W]; 255 repaints, 0 keeps
+
+    @property
+    def offset(self) -> tuple[int, ...]:
+        """(top, left) of the image in the picture."""
+        return self.picture_offset or (0, 0)
 
     def effective(self, taken: Collection[str]) -> dict[str, Any]:
         """The parameters as they were used, for the report; taken: those that the model takes."""
@@ -37,11 +44,14 @@ class Request(Parameters):
 
 def parse(inputs: Arrays, bundle: DiffusionBundle, draw_seed: Callable[[], int] | None = None) -> Request:
     """Validate the wire's tensors. Raises InvalidRequest or NotFound naming the field."""
-    values = wire.read(inputs, bundle.parameters)
+    try:
+        values = wire.read(inputs, bundle.parameters)
+    except NotFound as error:
+        raise _with_nearest(error, inputs, bundle) from None
     image, mask = values["image"], values["mask_image"]
     task: Task = "text_to_image" if image is None else "image_to_image" if mask is None else "inpaint"
     if image is None:
-        for name in wire.SIDES:
+        for name in SIDES:
             multiple = bundle.size.multiple
             if values[name] is not None and values[name] % multiple:
                 raise InvalidRequest(name, f"{values[name]} is not a multiple of {multiple}")
@@ -55,7 +65,7 @@ def parse(inputs: Arrays, bundle: DiffusionBundle, draw_seed: Callable[[], int] 
     if values.get("timesteps") is not None or values.get("sigmas") is not None:
         values["num_inference_steps"] = None
     if image is not None:
-        values["height"], values["width"] = image.shape[:2]
+        values["height"], values["width"] = values["picture_size"] or image.shape[:2]
     elif values["height"] * values["width"] > bundle.size.max_pixels:
         raise InvalidRequest("height", f"height * width is above the maximum of {bundle.size.max_pixels} pixels")
     if values["strength"] == 0:
@@ -68,3 +78,11 @@ def parse(inputs: Arrays, bundle: DiffusionBundle, draw_seed: Callable[[], int] 
     if largest is not None and values["seed"] > largest - values["num_images_per_prompt"]:
         raise InvalidRequest("seed", "seed + num_images_per_prompt is too large")
     return Request(task=task, **values)
+
+
+def _with_nearest(error: NotFound, inputs: Arrays, bundle: DiffusionBundle) -> NotFound:
+    """The refusal of a sampler's name, with the nearest one."""
+    sent = inputs[error.field or ""].flat[0]
+    name = sent.decode("utf-8") if isinstance(sent, bytes) else str(sent)
+    guess = nearest(name, bundle.parameters["scheduler"].choices or ()) if error.field == "scheduler" else None
+    return NotFound(error.field or "", f"{error.text}; did you mean {guess!r}?") if guess else error

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Tokenizer
 
+from gesso_backend.errors import BundleError
+from gesso_backend.kinds.diffusion import tokenizer_file
 from gesso_backend.kinds.diffusion.bundle import TokenizerSpec
 
 
@@ -23,11 +24,21 @@ class Tokens:
 
 
 class PromptTokenizer:
-    """A bundle's tokenizer. Thread-safe: encoding has no state."""
+    """A bundle's tokenizer. Thread-safe: encoding has no state.
+
+    Raises BundleError for a file that gesso-export would not write, or that is not the manifest's.
+    """
 
     def __init__(self, folder: Path, spec: TokenizerSpec) -> None:
-        self._tokenizer = Tokenizer.from_file(str(folder / spec.file))
+        self._tokenizer = tokenizer_file.load(folder / spec.file)
         self._spec = spec
+        size = self._tokenizer.get_vocab_size() + sum((spec.embeddings or {}).values())
+        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+            if (getattr(spec, name) or 0) >= size:
+                raise BundleError(f"{spec.file}: has {size} tokens, so {name} cannot be {getattr(spec, name)}")
+        for token in spec.embeddings or {}:
+            if self._tokenizer.token_to_id(token) is None:
+                raise BundleError(f"{spec.file}: has no token {token!r}, for which there are embeddings")
         # A textual inversion's vectors have the ids from its token's on.
         self._vectors = {self._tokenizer.token_to_id(token): count for token, count in (spec.embeddings or {}).items()}
 
@@ -66,5 +77,5 @@ class PromptTokenizer:
 
 
 def open_tokenizers(folder: Path, specs: Mapping[str, TokenizerSpec]) -> dict[str, PromptTokenizer]:
-    """The tokenizer of each of a bundle's text encoders."""
+    """The tokenizer of each of a bundle's text encoders. Raises BundleError naming the file."""
     return {encoder: PromptTokenizer(folder, spec) for encoder, spec in specs.items()}
