@@ -46,7 +46,13 @@ models: setup  ## the tables of docs/models.md and the README, from the parity t
 	@GESSO_PARITY=$(PARITY) $(RUN) -m pytest tests/e2e/test_parity.py tests/e2e/test_families.py
 	@$(RUN) -m benchmarks models --write $(PARITY)
 
-test-slow: setup  ## what takes minutes each, property tests at length, TensorRT's real classes
+test-quiet: setup strace  ## no process opens a connection that nobody asked for: export, server, demo, tests, traced
+	@$(RUN) -m pytest tests/quiet
+
+strace:
+	@command -v strace > /dev/null || { apt-get update -qq && apt-get install -qq strace; }
+
+test-slow: setup strace  ## what takes minutes each, property tests at length, TensorRT's real classes
 	@$(PIP) -c constraints.txt $(TENSORRT) matplotlib
 	@$(RUN) -m pytest -m "(slow or hypothesis) and not gpu" --hypothesis-profile=many
 
@@ -107,4 +113,4 @@ clean:  ## remove what the targets made, but not the Triton in the user's cache
 	rm -rf $(VENV) bundles checkpoints demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	rm -rf {client,python_backend,export}/src/*.egg-info
 
-.PHONY: help setup demo test test-quick models tables test-slow lint format bench bench-load bench-crop readme-images train-demo-model eval-demo-model test-gpu bench-gpu bench-peers bench-triton bench-overhead clean
+.PHONY: help setup demo test test-quick test-quiet strace models tables test-slow lint format bench bench-load bench-crop readme-images train-demo-model eval-demo-model test-gpu bench-gpu bench-peers bench-triton bench-overhead clean

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import ipaddress
+import re
 import socket
 from collections.abc import Iterator
 
@@ -12,14 +13,16 @@ from gesso_backend.errors import ServeError
 from gesso_backend.host.supervisor import Ports
 
 LARGEST_PORT = 65535
+NAME = re.compile(r"(?:[\w-]{1,63}\.)*(?=.*[^\W\d])[\w-]{1,63}\.?")  # of a machine; its last part is no number
 ANYWHERE = {"0.0.0.0": ("0.0.0.0", "::", "127.0.0.1", "::1"), "::": ("0.0.0.0", "::", "127.0.0.1", "::1")}
 
 
 def numeric(host: str) -> str:
     """The address that `host` names: Triton takes no names. IPv4 before IPv6. Raises ServeError."""
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    flags = 0 if NAME.fullmatch(bare) else socket.AI_NUMERICHOST  # no name server is asked for what is no name
     try:
-        found = socket.getaddrinfo(bare, None, type=socket.SOCK_STREAM) if bare else []
+        found = socket.getaddrinfo(bare, None, type=socket.SOCK_STREAM, flags=flags) if bare else []
     except (OSError, ValueError):  # UnicodeError, for a label that is too long, is a ValueError
         found = []
     addresses = sorted((family, str(address[0]).partition("%")[0]) for family, *_, address in found)
