@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from typing import Any
 
@@ -86,13 +87,25 @@ def test_port_0_is_one_that_is_free() -> None:
 
 
 @pytest.mark.parametrize("other", [HERE, "0.0.0.0", "::", "localhost"])
-def test_two_that_start_at_once_do_not_get_the_same_ports(other: str) -> None:
+def test_two_that_start_at_once_do_not_get_the_same_ports(other: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards the second of two: both find the ports free, for neither's Triton has bound them yet (systems#141)."""
-    with listening.claimed(HERE, Ports(0, 0, 0)) as first:
-        line = fails(other, Ports(0, first.grpc, 0))
-        assert line.endswith(f":{first.grpc} is another gesso-serve's; set --grpc-port")
-    with listening.claimed(listening.numeric(other), Ports(0, first.grpc, 0)) as again:
-        assert again.grpc == first.grpc
+    port = os.getpid() % 2**15 + 2**14
+    monkeypatch.setattr(listening, "_free", lambda address, name, asked: asked)  # whatever else this machine runs
+    ports = Ports(port, port + 1, port + 2)
+    with listening.claimed(HERE, ports):
+        line = fails(other, Ports(port + 3, port + 1, port + 4))
+        assert line.endswith(f":{port + 1} is another gesso-serve's; set --grpc-port")
+    with listening.claimed(listening.numeric(other), ports) as again:
+        assert again == ports
+
+
+def test_any_port_is_none_that_somebody_claims(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards several servers that start together with port 0: what one has claimed, the kernel still calls free."""
+    port = os.getpid() % 2**15 + 2**14
+    offered = iter([port, port, port + 1, port + 1, port + 2])
+    monkeypatch.setattr(listening, "_free", lambda address, name, asked: next(offered))
+    with listening.claimed(HERE, Ports(0, 0, 0)) as ports:
+        assert ports == Ports(port, port + 1, port + 2)
 
 
 def test_a_port_in_use_is_one_line() -> None:

@@ -61,10 +61,23 @@ def claimed(address: str, ports: Ports) -> Iterator[Ports]:
             if asked and asked in taken.values():
                 other = next(other for other, port in taken.items() if port == asked)
                 raise ServeError(f"--{name}-port: {asked} is the --{other}-port too")
-            taken[name] = _free(address, name, asked)
-            for each in ANYWHERE.get(address, (address,)):
-                _claim(held, each, name, taken[name])
+            taken[name], claim = _take(address, name, asked)
+            held.enter_context(claim)
         yield Ports(**taken)
+
+
+def _take(address: str, name: str, asked: int) -> tuple[int, contextlib.ExitStack]:
+    """A port that nobody has, and what holds it."""
+    while True:
+        port = _free(address, name, asked)
+        with contextlib.ExitStack() as claims:
+            try:
+                for each in ANYWHERE.get(address, (address,)):
+                    _claim(claims, each, name, port)
+                return port, claims.pop_all()
+            except ServeError:
+                if asked:
+                    raise  # of any port, one that is claimed and not bound yet is not it
 
 
 def _free(address: str, name: str, port: int) -> int:
