@@ -36,7 +36,7 @@ def parser() -> Parser:
     server = Parser(add_help=False)
     server.add_argument(
         "--url",
-        default=os.environ.get("GESSO_URL", DEFAULT_URL),
+        default=os.environ.get("GESSO_URL") or DEFAULT_URL,
         help="HOST:PORT (gRPC) or http://... (default: %(default)s, or $GESSO_URL)",
     )
     request = _request_arguments()
@@ -66,6 +66,7 @@ def parser() -> Parser:
     command.add_argument(
         "--in-flight", type=_count, default=4, metavar="N", help="with a folder: at once (default: %(default)s)"
     )
+    command.add_argument("--resume", action="store_true", help="with a folder: leave out what is finished in OUT")
     command.set_defaults(command="inpaint")
 
     command = commands.add_parser("transform", parents=[server, request], help="vary a whole picture")

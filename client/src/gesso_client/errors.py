@@ -17,14 +17,17 @@ Fields carry the wire's names (`mask_image`, `num_inference_steps`), whichever e
 from __future__ import annotations
 
 import re
-from typing import ClassVar
+from typing import Any, ClassVar
 
 MOST_CHARACTERS = 2000  # of an error; a server's, or a list of names, may be long
 MOST_OF_A_VALUE = 120
 
 
 class GessoError(Exception):
-    """The root of the tree. `str(error)` is `field: text`, or `text` alone."""
+    """The root of the tree. `str(error)` is `field: text`, or `text` alone.
+
+    `finished`: the pictures of the request that were there before it, each an events.Image.
+    """
 
     retryable: ClassVar[bool] = False
 
@@ -33,6 +36,7 @@ class GessoError(Exception):
         super().__init__(f"{field}: {text}" if field else text)
         self.text = text
         self.field = field
+        self.finished: tuple[Any, ...] = ()
 
 
 class InvalidRequest(GessoError):
@@ -78,6 +82,11 @@ def shortened(value: object) -> str:
         return _cut(repr(value), MOST_OF_A_VALUE)
     except Exception:  # Python refuses to write integers of over 4300 digits, and an object may do what it likes
         return f"<{type(value).__name__}>"
+
+
+def one_line(what: object) -> str:
+    """Its text, fit for a line of a terminal."""
+    return _cut(" ".join(str(what).split()), MOST_CHARACTERS)
 
 
 def _cut(text: str, most: int) -> str:

@@ -60,7 +60,7 @@ class Reading:
         self.begun = False  # an event was delivered: the attempt can no longer be repeated unnoticed
         self._count = count
         self._original = original
-        self._images = 0
+        self.finished: list[Image] = []
 
     def event(self, response: Response) -> Event:
         """Raises ServerError for a response outside the contract, DamagedPicture for a picture that changed."""
@@ -69,17 +69,20 @@ class Reading:
         except (KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
             raise unreadable(repr(error)) from error
         self.begun = True
-        self._images += isinstance(event, Image)
+        if isinstance(event, Image):
+            self.finished.append(event)
         return event
 
     def end(self) -> None:
         """Raises ServerError when the responses ended before the last picture."""
-        if self._images != self._count:
-            raise ServerError(f"the answer ended after {self._images} of {self._count} pictures")
+        if len(self.finished) != self._count:
+            raise ServerError(f"the answer ended after {len(self.finished)} of {self._count} pictures")
 
     def _event(self, response: Response) -> Event:
         kind = response["event"][0].decode()
         step, num_steps, index = (int(response[name][0]) for name in ("step", "num_steps", "index"))
+        if not 0 <= index < self._count:  # it would be taken for another
+            raise ValueError(f"picture {index} of {self._count}")
         if kind == "progress":
             return Progress(step, num_steps, index)
         pixels = _pixels(response["image"])

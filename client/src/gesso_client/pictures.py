@@ -43,7 +43,7 @@ LEVELS_16_TO_8 = 257  # 65535 / 255
 def image_pixels(opened: Opened, *, drop_alpha: bool = False) -> Pixels:
     """[H, W, 3] sRGB of an opened picture. drop_alpha: keep the colours under the alpha instead of compositing them."""
     picture = opened.picture
-    colours, alpha = _split(picture, "image")
+    colours, alpha = split(picture, "image")
     try:
         rgb = to_srgb(colours, picture.info)
     except DAMAGED as error:
@@ -67,7 +67,7 @@ def mask_pixels(
     fit: resize a mask of another size (Lanczos, then a threshold at 127).
     Raises InvalidRequest: another size without `fit`, transparency without `alpha_means`, or the other way round.
     """
-    levels, alpha = _split(opened.picture, "mask_image")
+    levels, alpha = split(opened.picture, "mask_image")
     if alpha_means is not None:
         if alpha_means not in get_args(AlphaMeans):
             known = ", ".join(get_args(AlphaMeans))
@@ -113,7 +113,7 @@ def _frozen(levels: Pixels) -> Pixels:
     return levels
 
 
-def _split(picture: PILImage.Image, field: str) -> tuple[PILImage.Image, PILImage.Image | None]:
+def split(picture: PILImage.Image, field: str) -> tuple[PILImage.Image, PILImage.Image | None]:
     """The picture without transparency in an 8-bit mode, and its alpha (mode L) or None. Raises InvalidRequest."""
     try:
         return _parts(picture, field)

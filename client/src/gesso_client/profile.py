@@ -59,6 +59,19 @@ def to_srgb(picture: PILImage.Image, info: Mapping[Any, Any]) -> PILImage.Image:
     return levels.convert("RGB")
 
 
+def from_srgb(picture: PILImage.Image, icc: bytes) -> PILImage.Image | None:
+    """An sRGB picture in the levels of a profile, as `to_srgb` read them; None for one that is none of RGB."""
+    try:
+        profile = _opened(icc)
+        if profile.profile.xcolor_space.strip() != "RGB":
+            return None
+        if _is_srgb(profile):
+            return picture
+        return ImageCms.profileToProfile(picture, ImageCms.createProfile("sRGB"), profile, outputMode="RGB")
+    except _UNREADABLE:
+        return None
+
+
 def _profile(mode: str, info: Mapping[Any, Any]) -> ImageCms.ImageCmsProfile | None:
     """What the levels mean, as a profile of RGB for grey ones; None where they are sRGB by their own word."""
     try:

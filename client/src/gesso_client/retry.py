@@ -66,12 +66,12 @@ def attempts(
         reading = Reading(request.count, request.original)
         try:
             yield Attempt(replace(request, deadline=deadline), reading)
+            reading.end()
+            return
         except GessoError as error:
             delay = None if reading.begun else backoff.delay(error, attempt, left())
             if delay is None:
+                error.finished = tuple(reading.finished)
                 raise
-        else:
-            reading.end()
-            return
         yield Pause(delay)
         deadline = left()

@@ -1,51 +1,60 @@
-"""Pictures to files: whole or not at all."""
+"""Pictures to files: whole or not at all, and never lost."""
 
 from __future__ import annotations
 
 import os
 import secrets
+import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from PIL import Image as PILImage
 
-from gesso_client.errors import InvalidRequest
+from gesso_client.decode import reason
+from gesso_client.events import Image
+from gesso_client.extras import NOTHING, Extras
+from gesso_client.output import format_of, partial, place_of
 
-# PNG and other lossless formats keep the promise that unmasked pixels are unchanged; JPEG cannot, whatever its quality.
-SAVE_OPTIONS: dict[str, dict[str, Any]] = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}
-
-
-def format_of(path: Path) -> str:
-    """Pillow's format for the extension. Raises InvalidRequest naming `output`."""
-    name = PILImage.registered_extensions().get(path.suffix.lower())
-    if name is None or name not in PILImage.SAVE:
-        raise InvalidRequest(f"{str(path)!r} has no extension of a format Pillow writes, such as .png", "output")
-    return name
+MOST_NAME = 100  # characters of a name that a rescued picture keeps
 
 
-def check_output(path: Path) -> None:
-    """Everything that can be wrong with an output before anything was computed. Raises InvalidRequest."""
-    format_of(path)
-    if path.is_dir():
-        raise InvalidRequest(f"{str(path)!r} is a folder", "output")
-    if not path.parent.is_dir():
-        raise InvalidRequest(f"the folder {str(path.parent)!r} does not exist", "output")
+@dataclass(frozen=True)
+class Saved:
+    """A finished picture, and the file it is in."""
+
+    picture: Image
+    path: Path | None  # None: nothing could be written anywhere
+    trouble: str = ""  # why it is in another file than it should be
 
 
-def numbered(path: Path, index: int, count: int) -> Path:
-    """out.png for one picture; out-0.png, out-1.png ... for several."""
-    return path if count == 1 else path.with_name(f"{path.stem}-{index}{path.suffix}")
+def write_picture(image: PILImage.Image, path: Path, **metadata: Any) -> None:
+    """Written beside `path` under a temporary name and renamed, so nobody ever sees half a picture. Raises OSError.
+
+    metadata: `exif` and `icc_profile`, as Pillow takes them.
+    """
+    kind, place = format_of(path), place_of(path)
+    with partial(place) as (file, written):
+        image.save(file, format=kind.name, **kind.options, **metadata)
+        file.flush()
+        os.fsync(file.fileno())
+        written.replace(place)
 
 
-def write_picture(image: PILImage.Image, path: Path) -> None:
-    """Written beside `path` under a temporary name and renamed, so nobody ever sees half a picture. Raises OSError."""
-    name = format_of(path)
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+def save(picture: Image, path: Path, extras: Extras = NOTHING) -> Saved:
+    """Write a finished picture; where that fails, as PNG in the folder for temporary files, or in the current one."""
     try:
-        with partial.open("xb") as file:
-            image.save(file, format=name, **SAVE_OPTIONS.get(name, {}))
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+        dressed, metadata = extras.on(picture.image, format_of(path))
+        write_picture(dressed, path, **metadata)
+        return Saved(picture, path)
+    except Exception as error:  # whatever it is, the picture is finished
+        trouble = error
+    name = f"gesso-{path.stem[:MOST_NAME]}-{secrets.token_hex(4)}.png"
+    for folder in (tempfile.gettempdir, os.getcwd):
+        try:
+            elsewhere = Path(folder(), name)
+            write_picture(picture.image, elsewhere)
+        except OSError:
+            continue
+        return Saved(picture, elsewhere, f"{path} cannot be written ({reason(trouble)}); the picture is in {elsewhere}")
+    return Saved(picture, None, f"{path} cannot be written ({reason(trouble)}), nor any other file: it is lost")

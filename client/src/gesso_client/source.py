@@ -24,7 +24,6 @@ class SupportsArray(Protocol):
 
 
 File = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
-Picture = PILImage.Image | npt.NDArray[Any] | SupportsArray | File
 
 _BASE64 = re.compile(r"(?:iVBORw0KGgo|/9j/|UklGR|R0lGOD)[A-Za-z0-9+/=\s_-]{40,}|[A-Za-z0-9+/=\s_-]{600,}")
 _ADVICE = "pass base64.b64decode(...) of it, as bytes"
@@ -35,6 +34,9 @@ class Taken:
     """A picture of which nothing is the caller's any more. An error waits in it for whoever opens it."""
 
     content: Opened | Encoded | Path | InvalidRequest
+
+
+Picture = PILImage.Image | npt.NDArray[Any] | SupportsArray | File | Taken
 
 
 def take(picture: object, field: str) -> Taken:
