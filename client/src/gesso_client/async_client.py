@@ -14,6 +14,7 @@ from gesso_client.async_job import AsyncJob
 from gesso_client.client import DEFAULT_MODEL
 from gesso_client.events import Event
 from gesso_client.models import ModelInfo
+from gesso_client.process import Process
 from gesso_client.request import Options, Request, Task, build, task_of
 from gesso_client.result import Result
 from gesso_client.retry import Backoff
@@ -24,7 +25,10 @@ from gesso_client.transport.contract import AsyncTransport, without_twins
 
 
 class AsyncClient:
-    """A gesso server, for asyncio. Arguments, methods and errors are Client's. Belongs to one event loop.
+    """A gesso server, for asyncio. Arguments, methods and errors are Client's.
+
+    Belongs to one process and, until that has ended, one event loop: in another, calls raise ConnectionFailed (over
+    HTTP they work).
 
     A call takes the pictures out of the caller's hands at once, before it is awaited; what is wrong with them is raised
     when it is.
@@ -47,6 +51,7 @@ class AsyncClient:
         self._sleep = sleep
         self._clock = clock
         self._infos: dict[str, ModelInfo] = {}
+        self._process = Process()
 
     def inpaint(
         self, image: Picture, mask: Picture | None, prompt: str, **options: Unpack[Options]
@@ -76,12 +81,14 @@ class AsyncClient:
 
     async def models(self) -> tuple[ModelInfo, ...]:
         """Client.models."""
+        self._process.check()
         names = without_twins(await self._transport.model_names())
         described = [(name, await self._transport.describe(name)) for name in names]
         return tuple(ModelInfo.parse(name, text) for name, text in described if text is not None)
 
     async def info(self, model: str | None = None) -> ModelInfo:
         """Client.info."""
+        self._process.check()
         name = model or self._model
         if name not in self._infos:
             self._infos[name] = ModelInfo.parse(name, await self._transport.describe(name))
@@ -89,7 +96,8 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Client.close."""
-        await self._transport.close()
+        if self._process.is_here():
+            await self._transport.close()
 
     async def __aenter__(self) -> AsyncClient:
         return self

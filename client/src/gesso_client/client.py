@@ -12,6 +12,7 @@ from typing import Unpack
 from gesso_client.events import Event
 from gesso_client.job import Job
 from gesso_client.models import ModelInfo
+from gesso_client.process import Process
 from gesso_client.request import Options, Task, build, task_of
 from gesso_client.result import Result
 from gesso_client.retry import Backoff
@@ -24,7 +25,7 @@ DEFAULT_MODEL = "inpaint"
 
 
 class Client:
-    """A gesso server. Thread-safe; one client serves any number of requests at once.
+    """A gesso server. Thread-safe; one client serves any number of requests at once. Belongs to one process.
 
     url: "localhost:8001" or "grpc://..." (gRPC), "grpcs://..." (gRPC over TLS), "http://..." or "https://...".
     model: what requests go to unless they say `model=`.
@@ -53,6 +54,7 @@ class Client:
         self._clock = clock
         self._infos: dict[str, ModelInfo] = {}
         self._infos_lock = threading.Lock()
+        self._process = Process()
 
     def inpaint(self, image: Picture, mask: Picture | None, prompt: str, **options: Unpack[Options]) -> Result:
         """Repaint where the mask is white; every pixel where it is black comes back unchanged.
@@ -85,12 +87,14 @@ class Client:
 
     def models(self) -> tuple[ModelInfo, ...]:
         """The gesso models that are ready, with their defaults and bounds."""
+        self._process.check()
         names = self._transport.model_names()
         described = ((name, self._transport.describe(name)) for name in without_twins(names))
         return tuple(ModelInfo.parse(name, text) for name, text in described if text is not None)
 
     def info(self, model: str | None = None) -> ModelInfo:
         """What the server says about one model; asked once per client. Raises NotFound."""
+        self._process.check()
         name = model or self._model
         with self._infos_lock:
             if name not in self._infos:
@@ -98,8 +102,9 @@ class Client:
             return self._infos[name]
 
     def close(self) -> None:
-        """Close the connection; requests in flight are cancelled."""
-        self._transport.close()
+        """Close the connection; requests in flight are cancelled. In a fork nothing happens: they are not its own."""
+        if self._process.is_here():
+            self._transport.close()
 
     def __enter__(self) -> Client:
         return self

@@ -81,8 +81,6 @@ class Reading:
     def _event(self, response: Response) -> Event:
         kind = response["event"][0].decode()
         step, num_steps, index = (int(response[name][0]) for name in ("step", "num_steps", "index"))
-        if not 0 <= index < self._count:  # it would be taken for another
-            raise ValueError(f"picture {index} of {self._count}")
         if kind == "progress":
             return Progress(step, num_steps, index)
         pixels = _pixels(response["image"])

@@ -104,7 +104,7 @@ class Folder:
                 )
             except GessoError as caught:
                 pictures, error = caught.finished, caught
-            return Done(errand.photo, tuple(save(p, plan.outputs[p.index], plan.extras) for p in pictures), error)
+            return Done(errand.photo, tuple(save(p, plan.output(p.index), plan.extras) for p in pictures), error)
 
         yield from _each(one, self.errands, in_flight, client.close)
 

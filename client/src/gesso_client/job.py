@@ -6,7 +6,9 @@ import threading
 from collections.abc import Iterator
 
 from gesso_client.events import Event, Progress
+from gesso_client.process import Process
 from gesso_client.result import Result
+from gesso_client.seconds import waiting
 from gesso_client.stream import EventStream
 
 
@@ -15,6 +17,7 @@ class Job:
 
     def __init__(self, stream: EventStream) -> None:
         self._stream = stream
+        self._process = Process()  # its thread is there, and only there
         self._changed = threading.Condition()
         # Guarded by _changed; only the job's own thread writes them.
         self._events: list[Event] = []
@@ -27,8 +30,9 @@ class Job:
 
         timeout: seconds; TimeoutError when it passes, and the job runs on. Raises the GessoError the job ended in.
         """
+        self._process.check()
         with self._changed:
-            if not self._changed.wait_for(lambda: self._done, timeout):
+            if not self._changed.wait_for(lambda: self._done, waiting(timeout)):
                 raise TimeoutError(f"the job is still running after {timeout} s")
             if self._error is not None:
                 raise self._error
@@ -38,6 +42,7 @@ class Job:
         """Every event from the first on, each as it comes. Raises the GessoError the job ended in."""
         position = 0
         while True:
+            self._process.check()
             with self._changed:
                 self._changed.wait_for(lambda: self._done or len(self._events) > position)  # noqa: B023
                 fresh, done, error = self._events[position:], self._done, self._error
@@ -51,11 +56,13 @@ class Job:
     @property
     def progress(self) -> Progress | None:
         """The latest Progress, or None before the first."""
+        self._process.check()
         with self._changed:
             return next((event for event in reversed(self._events) if isinstance(event, Progress)), None)
 
     def done(self) -> bool:
         """True when it has ended, in whichever way."""
+        self._process.check()
         with self._changed:
             return self._done
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gesso_client.errors import InvalidRequest, NotFound, shortened
+from gesso_client.samplers import nearest
 
 # Triton's names of a tensor's type, as far as parameters have them, and numpy's.
 DTYPES: Mapping[str, type[np.generic]] = MappingProxyType(
@@ -112,7 +113,9 @@ class Parameter:
         if self.max_bytes is not None and size > self.max_bytes:
             raise InvalidRequest(f"{size} bytes is above the maximum {self.max_bytes}", self.name)
         if self.choices is not None and text not in self.choices:
-            raise NotFound(f"{shortened(text)} is not one of {', '.join(self.choices)}", self.name)
+            found = f"{shortened(text)} is not one of {', '.join(self.choices)}"
+            guess = nearest(text, self.choices) if self.name == "scheduler" else None
+            raise NotFound(found if guess is None else f"{found}; did you mean {guess!r}?", self.name)
 
 
 def _string(name: str, value: object) -> str:

@@ -39,6 +39,12 @@ class Plan:
         check_fits(output, opened.size, alpha=extras.transparent)
         return cls(outputs, photo, levels, extras)
 
+    def output(self, index: int) -> Path:
+        """Of that picture; a number that the server should not have used gets a name of its own, too."""
+        if 0 <= index < len(self.outputs):
+            return self.outputs[index]
+        return numbered(self.outputs[0], index, 2)
+
 
 def outputs_of(info: ModelInfo, task: Task, output: Path, options: Options) -> tuple[Path, ...]:
     """Of all pictures of the request. Raises InvalidRequest for a number of them that the model does not take."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import numbers
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import Annotated, Any, Literal, TypedDict, cast, get_args
 
 import numpy.typing as npt
 
+from gesso_client import seconds
 from gesso_client.errors import InvalidRequest, shortened
 from gesso_client.models import ModelInfo
 from gesso_client.original import Original
@@ -156,7 +156,7 @@ def build(
         height=original.height,
         width=original.width,
         count=_effective("num_images_per_prompt", inputs, info, task) or 1,
-        deadline=_deadline(options.get("deadline")),
+        deadline=seconds.deadline(options.get("deadline")),
         live=live,
         original=original,
         priority=_priority(options.get("priority")),
@@ -209,14 +209,6 @@ def _pictures(
     invert = bool(_effective("mask_invert", inputs, info, task))
     pixels = decoded(image, mask, options.get("alpha_means"), bool(options.get("fit_mask")), invert)
     return of_inpainting(info, *pixels, _effective("padding_mask_crop", inputs, info, task), preview_size)
-
-
-def _deadline(seconds: object) -> float | None:
-    if seconds is None:
-        return None
-    if not isinstance(seconds, bool) and isinstance(seconds, numbers.Real) and 0 < float(seconds) < math.inf:
-        return float(seconds)
-    raise InvalidRequest(f"{shortened(seconds)} is not a number of seconds above 0", "deadline")
 
 
 def _priority(value: object) -> Priority | None:

@@ -54,7 +54,7 @@ def run(client: Client, plan: Plan, prompt: str, options: Options, previews: Pre
                 previews.write(event)
             else:
                 bar.close()
-                saved = save(event, plan.outputs[event.index], plan.extras)
+                saved = save(event, plan.output(event.index), plan.extras)
                 tell(saved, told)
                 placed &= not saved.trouble
     except BaseException:

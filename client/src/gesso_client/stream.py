@@ -10,6 +10,7 @@ from contextlib import aclosing, contextmanager
 
 from gesso_client.errors import Cancelled, GessoError
 from gesso_client.events import Event, Reading, Response, has_picture
+from gesso_client.process import Process
 from gesso_client.request import Request
 from gesso_client.retry import Backoff, Pause, attempts
 from gesso_client.transport.contract import AsyncTransport, Call, Transport
@@ -30,6 +31,7 @@ class EventStream:
         self._transport = transport
         self._request = request
         self._backoff = backoff
+        self._process = Process()
         self._lock = threading.Lock()
         self._cancelled = threading.Event()
         self._sleep = sleep or self._cancelled.wait  # a wait that cancel ends
@@ -38,6 +40,7 @@ class EventStream:
 
     def events(self) -> Generator[Event, None, None]:
         """Send the request, again where retry.py says so. Closing the generator cancels it. Raises GessoError."""
+        self._process.check()
         steps = attempts(self._request, self._backoff, self._clock)
         step = next(steps, None)
         while step is not None:
@@ -48,12 +51,16 @@ class EventStream:
                     with self._opened(step.request) as call:
                         for response in call:
                             yield step.reading.event(response)
+                            self._process.check()
             except GessoError as error:
                 step = steps.throw(error)
             else:
                 step = next(steps, None)
 
     def cancel(self) -> None:
+        """Nothing happens in a fork: the call is not its own."""
+        if not self._process.is_here():
+            return
         with self._lock:
             self._cancelled.set()
             call = self._call
@@ -70,7 +77,8 @@ class EventStream:
         try:
             yield call
         finally:
-            call.cancel()  # nothing to do when it has ended by itself
+            if self._process.is_here():
+                call.cancel()  # nothing to do when it has ended by itself
 
 
 async def async_events(

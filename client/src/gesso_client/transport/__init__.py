@@ -2,43 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from urllib.parse import urlsplit
-
-from gesso_client.errors import InvalidRequest
+from gesso_client.transport.address import DEFAULT_URL, Address
 from gesso_client.transport.contract import AsyncTransport, Transport
 
-DEFAULT_URL = "localhost:8001"
-DEFAULT_PORTS = {"grpc": 8001, "grpcs": 443, "http": 8000, "https": 443}
-
-
-@dataclass(frozen=True)
-class Address:
-    scheme: str  # grpc, grpcs, http or https
-    host: str
-    port: int
-    path: str = ""  # HTTP only: a prefix in front of Triton's own paths
-
-    @property
-    def secure(self) -> bool:
-        return self.scheme in ("grpcs", "https")
-
-    @classmethod
-    def parse(cls, url: str) -> Address:
-        """Raises InvalidRequest naming `url`."""
-        scheme, found, rest = url.partition("://")
-        scheme, rest = (scheme.lower(), rest) if found else ("grpc", url)
-        if scheme not in DEFAULT_PORTS:
-            raise InvalidRequest(f"{url!r} is not HOST:PORT (gRPC), grpcs://, http:// or https://", "url")
-        try:
-            parts = urlsplit(f"//{rest}")
-            port = parts.port or DEFAULT_PORTS[scheme]
-        except ValueError as error:
-            raise InvalidRequest(f"{url!r}: {error}", "url") from error
-        path = parts.path.rstrip("/")
-        if not parts.hostname or parts.query or parts.fragment or parts.username or (path and "http" not in scheme):
-            raise InvalidRequest(f"{url!r} is not HOST:PORT", "url")
-        return cls(scheme, parts.hostname, port, path)
+__all__ = ["DEFAULT_URL", "Address", "connect", "connect_async"]
 
 
 def connect(url: str) -> Transport:

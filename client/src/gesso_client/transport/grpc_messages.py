@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import grpc
 from tritonclient.grpc import service_pb2
 
-from gesso_client.errors import Cancelled, ConnectionFailed, GessoError, from_server, unreadable
+from gesso_client.errors import Cancelled, ConnectionFailed, DeadlineExceeded, GessoError, from_server, unreadable
 from gesso_client.events import Response
 from gesso_client.request import Request
-from gesso_client.transport import Address
+from gesso_client.transport.address import Address
 from gesso_client.transport.contract import GRACE_S, PARAMETER
 from gesso_client.transport.tensors import decode, encode
 
-CHANNEL_OPTIONS = (
+_OPTIONS = (
     ("grpc.max_send_message_length", -1),  # pictures; gRPC's default is 4 MiB
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_reconnect_backoff_ms", 2000),  # a restarted server is seen soon; the default goes up to two minutes
@@ -22,9 +23,15 @@ CHANNEL_OPTIONS = (
 )
 
 
-def target(address: Address) -> str:
-    host = f"[{address.host}]" if ":" in address.host else address.host
-    return f"{host}:{address.port}"
+# What gRPC says of a server that answered the first bytes with others than those of its protocol.
+_OTHER_PROTOCOL = re.compile(r"^failed to connect to all addresses.*(HTTP/2|[Hh]ttp1|Socket closed|Connection reset)")
+_NO_TLS = re.compile(r"^failed to connect to all addresses.*WRONG_VERSION_NUMBER")
+
+
+def channel_options(address: Address) -> tuple[tuple[str, int | str], ...]:
+    """gRPC reads the environment for itself, by a rule of its own; here it is told."""
+    proxy = address.proxy
+    return (*_OPTIONS, ("grpc.enable_http_proxy", 0) if proxy is None else ("grpc.http_proxy", proxy.url))
 
 
 def message(request: Request) -> Any:
@@ -61,11 +68,23 @@ def response(reply: Any) -> Response | None:
 
 def typed(error: grpc.RpcError, address: Address) -> GessoError:
     """The typed error for a failed call."""
-    found = from_server(error.details() or "", error.code().name)
+    details, status = error.details() or "", error.code().name
+    found = from_server(details, status)
     if isinstance(found, ConnectionFailed):
-        return ConnectionFailed(f"the gRPC connection to {target(address)} failed: {found.text}")
+        if address.proxy is None and _OTHER_PROTOCOL.match(details):
+            advice = "with HTTP the URL begins with http://, with TLS with grpcs://"
+            return ConnectionFailed(f"what listens at {address.where} does not speak gRPC; {advice} ({found.text})")
+        if _NO_TLS.match(details):
+            return ConnectionFailed(
+                f"what listens at {address.where} does not speak TLS; without it there is no grpcs://"
+            )
+        return ConnectionFailed(f"the gRPC connection to {address.where} failed: {found.text}")
     if isinstance(found, Cancelled):
         return Cancelled()  # gRPC's words for it are about RPCs
+    if status == "UNIMPLEMENTED":
+        return ConnectionFailed(f"what listens at {address.where} speaks gRPC and is no gesso server: {found.text}")
+    if status == "DEADLINE_EXCEEDED" and found.text == "Deadline Exceeded":  # nobody said anything
+        return DeadlineExceeded(f"{address.where} did not answer in time")
     return found
 
 

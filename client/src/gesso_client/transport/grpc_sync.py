@@ -11,8 +11,8 @@ from tritonclient.grpc import service_pb2_grpc
 from gesso_client.errors import ConnectionFailed, GessoError
 from gesso_client.events import Response
 from gesso_client.request import Request
-from gesso_client.transport import Address
 from gesso_client.transport import grpc_messages as messages
+from gesso_client.transport.address import Address
 from gesso_client.transport.contract import METADATA_TIMEOUT_S
 
 
@@ -48,7 +48,7 @@ class GrpcTransport:
 
     def __init__(self, address: Address) -> None:
         self._address = address
-        target, options = messages.target(address), messages.CHANNEL_OPTIONS
+        target, options = address.target, messages.channel_options(address)
         self._channel = (
             grpc.secure_channel(target, grpc.ssl_channel_credentials(), options)
             if address.secure
@@ -77,4 +77,4 @@ class GrpcTransport:
         except grpc.RpcError as error:
             raise messages.typed(error, self._address) from error
         except ValueError as error:  # what a closed channel raises
-            raise ConnectionFailed(f"the client is closed: {error}") from error
+            raise ConnectionFailed("the client is closed") from error

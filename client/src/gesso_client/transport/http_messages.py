@@ -15,9 +15,20 @@ import numpy.typing as npt
 
 from gesso_client.events import Response
 from gesso_client.request import PRIORITY, Request
+from gesso_client.transport.address import Address
 from gesso_client.transport.tensors import decode, encode
 
 HEADER_LENGTH = "Inference-Header-Content-Length"  # of the JSON in front of the raw tensors
+
+
+def through(address: Address) -> tuple[str, dict[str, str]]:
+    """What stands before every path, and the headers for the proxy where there is one."""
+    proxy = address.proxy
+    if proxy is None:
+        return address.path, {}
+    headers = {} if proxy.authorization is None else {"Proxy-Authorization": proxy.authorization}
+    # With TLS the proxy gives a tunnel, and sees no path.
+    return address.path if address.secure else f"http://{address.target}{address.path}", headers
 
 
 def infer_body(request: Request) -> tuple[bytes, dict[str, str]]:

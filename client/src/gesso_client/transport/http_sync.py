@@ -7,105 +7,25 @@ through `generate_stream`, where hanging up cancels.
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import json
-import socket
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
-from gesso_client.errors import Cancelled, ConnectionFailed, DeadlineExceeded, Unsupported, from_server, unreadable
+from gesso_client.errors import ConnectionFailed, Unsupported, from_server, unreadable
 from gesso_client.events import Response
 from gesso_client.request import Request
-from gesso_client.transport import Address
 from gesso_client.transport import http_messages as messages
+from gesso_client.transport.address import Address
 from gesso_client.transport.contract import GRACE_S, METADATA_TIMEOUT_S, ONCE, PARAMETER
+from gesso_client.transport.exchange import Exchange
 
-CONNECT_TIMEOUT_S = 10.0
+T = TypeVar("T")
+
 READ_SIZE = 1 << 16  # bytes of a stream, at most, at once
-
-
-class Exchange:
-    """One request and its response over a connection of its own. `cancel` cuts it from any thread."""
-
-    def __init__(self, address: Address, deadline: float | None, clock: Callable[[], float] = time.monotonic) -> None:
-        kind = http.client.HTTPSConnection if address.secure else http.client.HTTPConnection
-        self._connection = kind(address.host, address.port, timeout=CONNECT_TIMEOUT_S)
-        self._address = address
-        self._clock = clock
-        self._ends = None if deadline is None else clock() + deadline
-        self._socket: socket.socket | None = None
-        self._lock = threading.Lock()
-        self._cancelled = False
-
-    def post(self, path: str, body: bytes, headers: dict[str, str]) -> http.client.HTTPResponse:
-        """Send it and read the head of the answer. Raises GessoError, also for a status other than 200."""
-        return self._send("POST", path, body, headers)
-
-    def get(self, path: str) -> http.client.HTTPResponse:
-        return self._send("GET", path, None, {})
-
-    def read(self, read: Callable[[], bytes]) -> bytes:
-        """`read()`, within the deadline and with its errors mapped."""
-        try:
-            if self._socket is not None and self._ends is not None:
-                left = self._ends - self._clock()
-                if left <= 0:  # a timeout of nothing would mean none
-                    raise TimeoutError
-                self._socket.settimeout(left)
-            data = read()
-        except TimeoutError as error:
-            raise DeadlineExceeded("the server did not answer in time") from error
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            self._raise_if_cancelled()
-            raise ConnectionFailed(f"the HTTP connection to {self._where} broke: {error!r}") from error
-        self._raise_if_cancelled()
-        return data
-
-    def cancel(self) -> None:
-        with self._lock:
-            self._cancelled = True
-            if self._socket is not None:
-                with contextlib.suppress(OSError):  # it ended by itself
-                    self._socket.shutdown(socket.SHUT_RDWR)  # wakes the thread that reads; close would not
-
-    def close(self) -> None:
-        with self._lock:
-            self._socket = None
-            self._connection.close()
-
-    @property
-    def _where(self) -> str:
-        return f"{self._address.host}:{self._address.port}"
-
-    def _send(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> http.client.HTTPResponse:
-        try:
-            self._connection.connect()
-        except OSError as error:
-            raise ConnectionFailed(f"the HTTP connection to {self._where} failed: {error}") from error
-        with self._lock:
-            self._socket = self._connection.sock
-            self._socket.settimeout(None)
-        self._raise_if_cancelled()
-        answer: list[http.client.HTTPResponse] = []
-
-        def exchange() -> bytes:
-            self._connection.request(method, self._address.path + path, body, headers)
-            answer.append(self._connection.getresponse())
-            return b"" if answer[0].status == http.client.OK else answer[0].read()
-
-        refusal = self.read(exchange)
-        if answer[0].status != http.client.OK:
-            raise from_server(_error_text(refusal), answer[0].status)
-        return answer[0]
-
-    def _raise_if_cancelled(self) -> None:
-        if self._cancelled:
-            raise Cancelled
 
 
 class HttpCall:
@@ -176,10 +96,12 @@ class HttpTransport:
         return call
 
     def model_names(self) -> tuple[str, ...]:
-        return tuple(model["name"] for model in self._query("/v2/models/stats")["model_stats"])
+        return self._query("/v2/models/stats", lambda found: tuple(model["name"] for model in found["model_stats"]))
 
     def describe(self, model: str) -> str | None:
-        parameter = self._query(f"/v2/models/{quote(model, safe='')}/config").get("parameters", {}).get(PARAMETER)
+        parameter = self._query(
+            f"/v2/models/{quote(model, safe='')}/config", lambda found: found.get("parameters", {}).get(PARAMETER)
+        )
         return None if parameter is None else str(parameter["string_value"])
 
     def close(self) -> None:
@@ -189,20 +111,13 @@ class HttpTransport:
         for call in calls:
             call.cancel()
 
-    def _query(self, path: str) -> Any:
+    def _query(self, path: str, read: Callable[[Any], T]) -> T:
+        if self._closed:
+            raise ConnectionFailed("the client is closed")
         exchange = Exchange(self._address, METADATA_TIMEOUT_S)
         try:
-            return json.loads(exchange.read(exchange.get(path).read))
-        except ValueError as error:
-            raise unreadable(error) from error
+            return read(json.loads(exchange.read(exchange.get(path).read)))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise exchange.no_gesso("its answer is another than Triton's") from error
         finally:
             exchange.close()
-
-
-def _error_text(body: bytes) -> str:
-    """Triton's `{"error": ...}`, its server-sent form, or whatever a proxy wrote."""
-    text = body.decode(errors="replace").strip()
-    try:
-        return str(json.loads(text.removeprefix("data:"))["error"])
-    except (ValueError, KeyError, TypeError):
-        return " ".join(text.split())[:200]
