@@ -127,6 +127,21 @@ def test_exif_is_kept_for_a_picture_that_is_upright_and_has_no_thumbnail(here: P
     assert b"a small picture" not in Path(name).read_bytes()
 
 
+def test_the_tags_of_a_tiff_are_its_exif(here: Path) -> None:
+    tall = Image.fromarray(IMAGE).transpose(Image.Transpose.ROTATE_90)
+    tall.save("photo.tif", exif=exif_of(6, (20, 30)), icc_profile=P3)
+    for name in ("out.png", "out.tif"):
+        assert gesso(f"{ONE.replace('photo.png', 'photo.tif')} {name}")[0] == 0
+        with Image.open(name) as picture:
+            kept = picture.getexif()
+            assert (picture.size, picture.info["icc_profile"]) == ((30, 20), P3)
+            assert (kept.get(exif.ORIENTATION, 1), kept[0x010F].rstrip("\0")) == (1, "Kamera")
+            assert kept.get_ifd(0x8769)[0xA002] == 30
+            if name == "out.png":
+                assert not set(exif.STRUCTURE) & set(kept)
+            assert np.array_equal(np.asarray(picture)[~INSIDE], IMAGE[~INSIDE])
+
+
 @pytest.mark.parametrize(
     "block", [b"", b"Exif\0\0", b"junk", b"II*\0\xff\xff\xff\x7f", b"MM\0*\0\0\0\x08\xff\xff", None]
 )

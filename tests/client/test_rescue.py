@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -231,6 +232,23 @@ def test_a_list_that_cannot_be_written_is_a_failure(monkeypatch: pytest.MonkeyPa
     with open("/dev/full", "w") as stdout:
         monkeypatch.setattr("sys.stdout", stdout)
         assert gesso("models")[0] == 2
+
+
+@pytest.mark.parametrize("stderr", ["/dev/full", None])
+def test_a_bar_that_cannot_be_drawn_stops_nothing(
+    here: Path, monkeypatch: pytest.MonkeyPatch, stderr: str | None
+) -> None:
+    with contextlib.suppress(OSError), open(stderr or os.devnull, "w") as stream:  # closing it fails, too
+        monkeypatch.setattr("sys.stderr", stream if stderr else None)
+        assert gesso(f"{ONE} out.png")[0] == 0
+    assert np.array_equal(pixels("out.png"), repainted(IMAGE, MASK))
+
+
+def test_names_of_pictures_that_could_not_be_said_are_a_failure(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open("/dev/full", "w") as stdout:
+        monkeypatch.setattr("sys.stdout", stdout)
+        assert gesso(f"{ONE} out.png --count 3", PICTURES)[0] == 2
+    assert len(list(here.glob("out-*.png"))) == 3
 
 
 def test_a_terminal_without_the_letters_of_a_name_gets_escapes(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import TextIO
@@ -13,13 +14,16 @@ PLAIN_LINES = 10  # at most this many lines where there is no terminal to redraw
 
 
 class ProgressBar:
-    """Redraws itself on a terminal; elsewhere it writes a plain line now and then."""
+    """Redraws itself on a terminal; elsewhere it writes a plain line now and then. It stops nothing where it cannot.
 
-    def __init__(self, out: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
+    out: None where it was closed.
+    """
+
+    def __init__(self, out: TextIO | None, clock: Callable[[], float] = time.monotonic) -> None:
         self._out = out
         self._clock = clock
         self._started = clock()
-        self._terminal = out.isatty()
+        self._terminal = out is not None and out.isatty()
         self._drawn = False
 
     def show(self, progress: Progress) -> None:
@@ -30,14 +34,19 @@ class ProgressBar:
         text = f"{step}/{num_steps}  {self._clock() - self._started:.1f} s"
         if self._terminal:
             filled = WIDTH * step // max(1, num_steps)
-            self._out.write(f"\r[{'#' * filled}{'-' * (WIDTH - filled)}] {text}")
-            self._out.flush()
+            self._write(f"\r[{'#' * filled}{'-' * (WIDTH - filled)}] {text}")
             self._drawn = True
         elif step * PLAIN_LINES // num_steps > (step - 1) * PLAIN_LINES // num_steps:
-            print(f"step {text}", file=self._out, flush=True)
+            self._write(f"step {text}\n")
 
     def close(self) -> None:
         """Leave the line, so that what follows starts on its own."""
         if self._drawn:
-            print(file=self._out, flush=True)
+            self._write("\n")
             self._drawn = False
+
+    def _write(self, text: str) -> None:
+        if self._out is not None:
+            with contextlib.suppress(OSError, ValueError):
+                self._out.write(text)
+                self._out.flush()

@@ -11,7 +11,8 @@ from gesso_client import single
 from gesso_client.arguments import PREVIEW_EVERY, parser
 from gesso_client.client import Client
 from gesso_client.console import complain, say, tell
-from gesso_client.errors import GessoError, InvalidRequest, NotFound
+from gesso_client.decode import reason
+from gesso_client.errors import GessoError, InvalidRequest, NotFound, shortened
 from gesso_client.exit_codes import DONE, INTERRUPTED, SERVER_FAILED, SOME_FAILED, WRONG_INPUT
 from gesso_client.folder import Folder
 from gesso_client.models import ModelInfo
@@ -32,7 +33,7 @@ def main(argv: Sequence[str] | None = None, connect: Callable[[str], Client] = C
         complain(error)
         return WRONG_INPUT if isinstance(error, InvalidRequest | NotFound) else SERVER_FAILED
     except OSError as error:
-        complain(error)
+        complain(error if error.filename is None else f"{shortened(str(error.filename))}: {reason(error)}")
         return WRONG_INPUT
     except KeyboardInterrupt:
         complain("cancelled")
@@ -93,11 +94,10 @@ def _folder(client: Client, args: argparse.Namespace) -> int:
     failed = 0
     for done in folder.inpaint(client, args.prompt, options, args.in_flight):
         told = set[str]()
-        for saved in done.saved:
-            tell(saved, told, f"{done.photo}: ")
+        placed = [tell(saved, told, f"{done.photo}: ") for saved in done.saved]
         if done.error is not None:
             complain(f"{done.photo}: {done.error}")
-        failed += done.error is not None or any(saved.trouble for saved in done.saved)
+        failed += done.error is not None or not all(placed)
     return SOME_FAILED if failed else DONE
 
 

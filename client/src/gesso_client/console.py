@@ -13,7 +13,10 @@ from gesso_client.save import Saved
 
 def say(text: str) -> bool:
     """On stdout; whether it could be written, or nobody wanted it."""
-    return _print(text, sys.stdout)
+    written = _print(text, sys.stdout)
+    if not written:
+        complain("stdout cannot be written")
+    return written
 
 
 def complain(what: object) -> None:
@@ -21,16 +24,19 @@ def complain(what: object) -> None:
     _print(f"gesso: {one_line(what)}", sys.stderr)
 
 
-def tell(saved: Saved, told: set[str], photo: str = "") -> None:
-    """Of a finished picture: its file and seed, and what the server warned of, where that was not told before."""
-    if saved.path is not None:
-        say(f"{saved.path}  seed {saved.picture.seed}")
+def tell(saved: Saved, told: set[str], photo: str = "") -> bool:
+    """Of a finished picture: its file and seed, and what the server warned of, where that was not told before.
+
+    Whether it is where it should be, and that could be said.
+    """
+    said = saved.path is None or say(f"{saved.path}  seed {saved.picture.seed}")
     if saved.trouble:
         complain(saved.trouble)
     for warning in saved.picture.report.get("warnings", ()):
         if warning not in told:
             told.add(warning)
             complain(f"{photo}warning: {warning}")
+    return said and not saved.trouble
 
 
 def _print(text: str, stream: TextIO | None) -> bool:

@@ -72,6 +72,7 @@ def opened(file: Encoded, field: str) -> Opened:
         stored, turn = picture.size, exif.orientation(info.get("exif"), info.get("xmp"))
         if bare.kind == "TIFF":
             stored, turn = (picture.tag_v2[256], picture.tag_v2[257]), picture.tag_v2.get(exif.ORIENTATION, turn)
+            info = {"exif": _described(picture), **info}
             picture.load_end = lambda: None  # turns it upright, by metadata that may be damaged
         picture.load()
         turned = picture.transpose(_UPRIGHT[turn]) if turn in _UPRIGHT else picture
@@ -158,6 +159,16 @@ def _file_of(picture: Any) -> Encoded | None:
             picture.fp.seek(position)
             return Encoded(bytes(data), f"its.{picture.format}")
     return None
+
+
+def _described(tiff: Any) -> bytes:
+    """The EXIF block of a TIFF: its directory, without what its levels are read by."""
+    with contextlib.suppress(Exception):
+        block: PILImage.Exif = tiff.getexif()
+        for tag in exif.STRUCTURE:
+            block.pop(tag, None)
+        return block.tobytes()
+    return b""
 
 
 def _orientation(picture: PILImage.Image) -> int:

@@ -22,8 +22,6 @@ from gesso_client.source import Taken, open_picture
 from gesso_client.upload import decoded
 
 MOST_EXIF = 65_533  # bytes of a JPEG's segment
-# Tags of the first directory that describe how a TIFF holds its levels; another file's own have another meaning there.
-STRUCTURE = (*range(0xFE, 0x104), 0x106, 0x10A, 0x111, 0x115, 0x116, 0x117, 0x11C, 0x13D, *range(0x140, 0x15C))
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +86,6 @@ def _without_structure(block: bytes) -> PILImage.Exif:
     found = PILImage.Exif()
     with contextlib.suppress(Exception):  # damaged behind its directories
         found.load(block)
-        for tag in STRUCTURE:
+        for tag in exif.STRUCTURE:
             found.pop(tag, None)
     return found

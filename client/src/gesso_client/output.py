@@ -93,6 +93,8 @@ def check_place(path: Path) -> None:
 def check_folder(folder: Path) -> None:
     """Make it where it is missing. Raises InvalidRequest where no file can be made in it."""
     with _refusing(folder):
+        if folder.exists() and not folder.is_dir():
+            raise InvalidRequest(f"{_named(folder)} is no folder", "output")
         folder.mkdir(parents=True, exist_ok=True)
         with partial(folder / "picture.png") as (file, _):
             file.write(PROBE)

@@ -54,9 +54,7 @@ def run(client: Client, plan: Plan, prompt: str, options: Options, previews: Pre
                 previews.write(event)
             else:
                 bar.close()
-                saved = save(event, plan.output(event.index), plan.extras)
-                tell(saved, told)
-                placed &= not saved.trouble
+                placed &= tell(save(event, plan.output(event.index), plan.extras), told)
     except BaseException:
         job.cancel()
         raise

@@ -7,6 +7,8 @@ import struct
 from collections.abc import Iterator, Mapping
 
 ORIENTATION = 0x0112
+# Tags of the first directory that describe how a TIFF holds its levels, and its profile; elsewhere they say nothing.
+STRUCTURE = (*range(0xFE, 0x104), 0x106, 0x10A, 0x111, 0x115, 0x116, 0x117, 0x11C, 0x13D, *range(0x140, 0x15C), 0x8773)
 _HEADER = b"Exif\0\0"
 _TYPES = {1: "B", 3: "H", 4: "I"}  # BYTE, SHORT, LONG
 _DETAILS = 0x8769  # where the block goes on
