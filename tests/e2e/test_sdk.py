@@ -225,6 +225,15 @@ def test_nobody_there_is_a_connection_error(scheme: str) -> None:
         client.generate("a cat")
 
 
+def test_the_other_ports_of_a_server_are_told_apart(server: Server) -> None:
+    """Of the HTTP port given as gRPC's, "Socket closed" was all that was said."""
+    wrong = {server.http: "does not speak gRPC", server.metrics: "does not speak gRPC"}
+    wrong |= {f"http://{server.grpc}": "does not speak HTTP", f"http://{server.metrics}": "is no gesso server"}
+    for url, words in wrong.items():
+        with Client(url) as client, pytest.raises(ConnectionFailed, match=f"what listens at .* {words}"):
+            client.info()
+
+
 def test_a_photograph_on_its_side_is_stood_up(client: Client, expected: np.ndarray[Any, Any], tmp_path: Path) -> None:
     """A phone stores the picture as the sensor sees it and says in EXIF how to turn it."""
     exif = PILImage.Exif()
