@@ -62,6 +62,19 @@ def test_names_from_a_mac_are_the_same_names(folder: Path, photo: str, mask: str
     assert Path("out", unicodedata.normalize(photo, CAFE) + ".png").exists()  # type: ignore[arg-type]
 
 
+def test_two_names_that_are_one_file_where_the_outputs_go_are_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a disk that does not mind the case of letters the second was written over the first."""
+    pair("A", "A")
+    assert gesso(LINE)[0] == 0
+    assert sorted(path.name for path in Path("out").iterdir()) == ["A.png", "a.png", "b.png", "c.png"]
+    monkeypatch.setattr("gesso_client.folder.minds_case", lambda folder: False)
+    code, transport = gesso(LINE)
+    assert (code, len(transport.requests)) == (3, 2)
+    assert capsys.readouterr().err.count("two pictures would both become") == 2
+
+
 def test_what_a_mac_leaves_behind_is_no_photograph(folder: Path) -> None:
     for name in ("photos", "masks"):
         for junk in (".DS_Store", "._a.png", "._d.jpg", ".gesso-0123.part"):

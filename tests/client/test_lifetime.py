@@ -14,11 +14,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image as PILImage
 
 from client.servers import FakeTriton, FakeTritonHttp
-from client.tiny import IMAGE, MASK, PICTURE, PROGRESS, client
+from client.tiny import IMAGE, MASK, MODELS, PICTURE, PROGRESS, client
 from client.until import until
-from gesso_client import AsyncClient, Cancelled, Client, ConnectionFailed, GessoError, InvalidRequest
+from gesso_client import AsyncClient, Cancelled, Client, ConnectionFailed, GessoError, Image, InvalidRequest
+from gesso_client.testing import AsyncFakeTransport
 
 ENDLESS = 1000  # steps
 LONG = [sys.maxsize, 10**400, float(2**70), 1e12, np.int64(2**62), Fraction(10**12)]
@@ -258,6 +260,23 @@ def test_an_async_client_in_a_fork_says_so() -> None:
 
     in_a_fork(check)
     server.stop()
+
+
+def test_an_async_job_that_is_cancelled_has_its_pictures_too() -> None:
+    picture = Image(PILImage.new("RGB", (48, 32)), 7, 0, {})
+
+    async def main() -> None:
+        hold = asyncio.Event()
+        transport = AsyncFakeTransport([picture, lambda call: hold.wait()], models=MODELS)
+        async with AsyncClient(transport=transport) as gesso:
+            job = await gesso.submit(None, None, "x", num_images_per_prompt=2)
+            await anext(job.events())
+            job.cancel()
+            with pytest.raises(Cancelled) as caught:
+                await job.result(timeout=5)
+            assert [each.seed for each in caught.value.finished] == [7]
+
+    asyncio.run(main())
 
 
 def test_pictures_that_were_there_before_an_error_are_with_it() -> None:

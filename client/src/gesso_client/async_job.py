@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 
 from gesso_client.errors import Cancelled, ConnectionFailed
-from gesso_client.events import Event, Progress
+from gesso_client.events import Event, Image, Progress
 from gesso_client.process import Process
 from gesso_client.result import Result
 from gesso_client.seconds import waiting
@@ -81,7 +81,9 @@ class AsyncJob:
 
     def _raise_outcome(self) -> None:
         if self._task.cancelled():
-            raise Cancelled
+            cancelled = Cancelled()
+            cancelled.finished = tuple(event for event in self._events if isinstance(event, Image))
+            raise cancelled
         error = self._task.exception()
         if error is not None:
             raise error

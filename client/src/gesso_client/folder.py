@@ -13,7 +13,7 @@ from gesso_client.client import Client
 from gesso_client.errors import GessoError, InvalidRequest, shortened
 from gesso_client.formats import SUFFIXES
 from gesso_client.models import ModelInfo
-from gesso_client.output import check_folder, check_spares
+from gesso_client.output import check_folder, check_spares, minds_case
 from gesso_client.plan import Plan, outputs_of
 from gesso_client.request import Options, Task
 from gesso_client.save import Saved, save
@@ -49,6 +49,7 @@ class Folder:
     errands: tuple[Errand, ...]
     finished: tuple[Errand, ...]  # by an earlier run
     masks: dict[str, Path] | None  # by stem; None: they are in the alpha of the photographs
+    doubled: frozenset[Path]  # photographs that would become a file that another becomes, too
 
     @classmethod
     def of(
@@ -78,22 +79,23 @@ class Folder:
             [*_files(photos), *(_files(masks) if masks else ())],
         )
         check_folder(output)
+        name = _stem if minds_case(output) else _caseless
+        names = Counter(map(name, found))
+        doubled = frozenset(photo for photo in found if names[name(photo)] > 1)
         finished = [errand for errand in errands if resume and all(map(_whole, errand.outputs))]
         left = [errand for errand in errands if errand not in finished]
-        return cls(info, tuple(left), tuple(finished), None if masks is None else by_stem)
+        return cls(info, tuple(left), tuple(finished), None if masks is None else by_stem, doubled)
 
     def inpaint(self, client: Client, prompt: str, options: Options, in_flight: int) -> Iterator[Done]:
         """Yields as they finish.
 
         Closing the iterator, or an interrupt while it waits, closes the client and with it every request in flight.
         """
-        stems = Counter(_stem(errand.photo) for errand in (*self.errands, *self.finished))
 
         def one(errand: Errand) -> Done:
-            stem = _stem(errand.photo)
-            if stems[stem] > 1:
+            if errand.photo in self.doubled:
                 raise InvalidRequest(f"two pictures would both become {errand.output.name}", "image")
-            mask = None if self.masks is None else self.masks.get(stem)
+            mask = None if self.masks is None else self.masks.get(_stem(errand.photo))
             if self.masks is not None and mask is None:
                 raise InvalidRequest(f"no mask with the stem {errand.photo.stem!r}", "mask_image")
             plan = Plan.of(self.info, TASK, errand.output, options, errand.photo, mask)
@@ -129,6 +131,10 @@ def _each(
 def _stem(path: Path) -> str:
     """Letters with accents are composed in one way on a Mac and in another elsewhere."""
     return unicodedata.normalize("NFC", path.stem)
+
+
+def _caseless(path: Path) -> str:
+    return _stem(path).casefold()
 
 
 def _whole(output: Path) -> bool:

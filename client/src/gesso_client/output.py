@@ -100,6 +100,12 @@ def check_folder(folder: Path) -> None:
             file.write(PROBE)
 
 
+def minds_case(folder: Path) -> bool:
+    """Whether two names that differ in the case of letters only are two files there. Raises OSError."""
+    with partial(folder / "picture.png") as (_, path):
+        return not path.with_name(path.name.upper()).exists()
+
+
 def check_spares(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
     """Raises InvalidRequest for an output that is an input, under whatever name.
 
