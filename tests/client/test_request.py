@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.tiny import PARAMETERS, description
+from client.tiny import PARAMETERS, client, description
 from gesso_client import InvalidRequest, ModelInfo
 from gesso_client.request import build, task_of
 
@@ -208,6 +208,30 @@ def test_a_request_is_frozen() -> None:
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=16))
 def test_every_prompt_arrives_as_it_was(prompt: str) -> None:
     assert made(task="text_to_image", prompt=prompt).inputs["prompt"][0].decode() == prompt
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    request = made(
+        guidance_scale=np.float32(0.5),
+        seed=np.uint64(5),
+        latent_blend=np.bool_(True),
+        num_images_per_prompt=np.array(1),
+        timesteps=np.array([900, 1]),
+        deadline=np.float64(3),
+        priority=np.str_("normal"),
+    )
+    found = {name: request.inputs[name].tolist() for name in ("guidance_scale", "seed", "latent_blend", "timesteps")}
+    assert found == {"guidance_scale": [0.5], "seed": [5], "latent_blend": [True], "timesteps": [900, 1]}
+    assert (request.deadline, request.priority) == (3.0, "normal")
+
+
+@pytest.mark.parametrize("name", ["priority", "timesteps", "seed", "scheduler", "deadline", "model"])
+@pytest.mark.parametrize("value", [np.array(["a", "b"]), np.array(5.5), np.array([[1.0]]), object(), {}, [None]])
+def test_whatever_a_value_is_the_error_names_the_field(name: str, value: Any) -> None:
+    gesso, transport = client()
+    with pytest.raises(InvalidRequest) as caught:
+        gesso.inpaint(IMAGE, MASK, "a cat", **{name: value})
+    assert (caught.value.field, transport.requests) == (name, [])
 
 
 def test_the_priority_is_a_parameter_of_the_request() -> None:

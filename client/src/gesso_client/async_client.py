@@ -13,7 +13,7 @@ from typing import Any, Unpack
 from gesso_client.async_job import AsyncJob
 from gesso_client.client import DEFAULT_MODEL
 from gesso_client.events import Event
-from gesso_client.models import ModelInfo
+from gesso_client.models import ModelInfo, name_of
 from gesso_client.process import Process
 from gesso_client.request import Options, Request, Task, build, task_of
 from gesso_client.result import Result
@@ -89,7 +89,7 @@ class AsyncClient:
     async def info(self, model: str | None = None) -> ModelInfo:
         """Client.info."""
         self._process.check()
-        name = model or self._model
+        name = name_of(model, self._model)
         if name not in self._infos:
             self._infos[name] = ModelInfo.parse(name, await self._transport.describe(name))
         return self._infos[name]

@@ -11,7 +11,7 @@ from typing import Unpack
 
 from gesso_client.events import Event
 from gesso_client.job import Job
-from gesso_client.models import ModelInfo
+from gesso_client.models import ModelInfo, name_of
 from gesso_client.process import Process
 from gesso_client.request import Options, Task, build, task_of
 from gesso_client.result import Result
@@ -95,7 +95,7 @@ class Client:
     def info(self, model: str | None = None) -> ModelInfo:
         """What the server says about one model; asked once per client. Raises NotFound."""
         self._process.check()
-        name = model or self._model
+        name = name_of(model, self._model)
         with self._infos_lock:
             if name not in self._infos:
                 self._infos[name] = ModelInfo.parse(name, self._transport.describe(name))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from gesso_client.errors import NotFound, ServerError
+from gesso_client.errors import InvalidRequest, NotFound, ServerError, shortened
 from gesso_client.parameter import Parameter
 
 SCHEMA_VERSION = 4
@@ -30,6 +30,13 @@ class Limits:
             if bound is not None and (isinstance(bound, bool) or not isinstance(bound, int)):
                 raise ValueError(f"{name} is {bound!r}, no whole number")
         return cls(**known)
+
+
+def name_of(model: object, otherwise: str) -> str:
+    """What `model=` says. Raises InvalidRequest for what is no name."""
+    if model is not None and not isinstance(model, str):
+        raise InvalidRequest(f"{shortened(model)} is not a string", "model")
+    return model or otherwise
 
 
 @dataclass(frozen=True)

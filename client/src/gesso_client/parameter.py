@@ -64,7 +64,10 @@ class Parameter:
             return self._check_one(self.type, value)
         if isinstance(value, str | bytes) or not isinstance(value, Iterable):
             raise InvalidRequest(f"{shortened(value)} is not a list", self.name)
-        items = list(value)
+        try:
+            items = list(value)
+        except TypeError as error:  # an array without dimensions
+            raise InvalidRequest(f"{shortened(value)} is not a list", self.name) from error
         least, most = self.min_items or 1, self.max_items or len(items)
         if not least <= len(items) <= most:
             wanted = f"{most}" if least == most else f"{least} to {most}"

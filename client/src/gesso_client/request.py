@@ -213,7 +213,7 @@ def _pictures(
 
 def _priority(value: object) -> Priority | None:
     for known in get_args(Priority):
-        if value == known:
+        if isinstance(value, str) and value == known:
             return cast(Priority, known)
     if value is None:
         return None
