@@ -6,16 +6,21 @@ Exit codes: 0 done, 1 a verification or the build of an engine failed, 2 refused
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gesso_export.bundle import manifest
-from gesso_export.errors import ExportError, OutputError
+from gesso_export.errors import ExportError, OutputError, RefusedError, one_line
 from gesso_export.precision import DEFAULT, PRECISIONS, tolerances
 from gesso_export.progress import Progress
+
+if TYPE_CHECKING:
+    from gesso_export import source
 
 INTERRUPTED = 130
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -35,9 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         command(arguments if command is _export else arguments[1:])
-    except ExportError as error:
-        print(f"gesso-export: error: {error}", file=sys.stderr)
-        return error.exit_code
+    except (ExportError, OSError) as error:  # the system's: of a file that nothing of ours was reading or writing
+        print(f"gesso-export: error: {one_line(error)}", file=sys.stderr)
+        return error.exit_code if isinstance(error, ExportError) else RefusedError.exit_code
     except KeyboardInterrupt:
         left = "engines that were finished are in the bundle" if command is _engines else "nothing was written"
         print(f"gesso-export: interrupted; {left}", file=sys.stderr)
@@ -51,31 +56,12 @@ def _export(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="gesso-export",
         description="Compile a diffusers checkpoint into a verified gesso bundle.",
-        epilog="Also: gesso-export inspect BUNDLE (what is in it), gesso-export verify BUNDLE (is it still whole), "
+        epilog="Also: gesso-export inspect CHECKPOINT (what it is, and whether it would be refused), "
+        "gesso-export inspect BUNDLE (what is in it), gesso-export verify BUNDLE (is it still whole), "
         "gesso-export engines BUNDLE (TensorRT engines for this GPU), "
         "gesso-export check-architecture (are our networks those of the published models).",
     )
-    parser.add_argument(
-        "checkpoint",
-        metavar="CHECKPOINT",
-        help="a diffusers directory, a .safetensors file in the original layout, or a hub id (owner/name)",
-    )
-    parser.add_argument(
-        "--prediction-type",
-        choices=("epsilon", "v_prediction"),
-        help="of a .safetensors file that does not say it: Stable Diffusion 2.x, some of 1.x and SDXL",
-    )
-    parser.add_argument(
-        "--turbo",
-        action="store_true",
-        help="the .safetensors file is SDXL-Turbo, which nothing in it tells from SDXL",
-    )
-    parser.add_argument(
-        "--base",
-        metavar="DIR",
-        type=Path,
-        help="diffusers directory of any FLUX.1 model, for what a .safetensors file of FLUX.1 does not hold",
-    )
+    _add_source(parser)
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="directory of the bundle")
     parser.add_argument(
         "--precision",
@@ -83,7 +69,6 @@ def _export(arguments: Sequence[str]) -> None:
         default=DEFAULT,
         help="of the weights (fp32); int8: of the denoiser, for CPUs, if its pictures stay close enough to fp32's",
     )
-    parser.add_argument("--revision", metavar="SHA", help="commit of a hub id: 40 hex digits")
     parser.add_argument("--name", help="name of the bundle (that of DIR)")
     parser.add_argument("--license", metavar="TEXT", default="unknown", help="licence of the weights, for the record")
     parser.add_argument(
@@ -108,14 +93,7 @@ def _export(arguments: Sequence[str]) -> None:
     from gesso_export.checkpoint import embeddings
 
     inversions = [embeddings.read(argument) for argument in args.embedding]
-    with source.opened(
-        args.checkpoint,
-        out,
-        revision=args.revision,
-        prediction_type=args.prediction_type,
-        turbo=args.turbo,
-        base=args.base,
-    ) as checkpoint:
+    with source.opened(_wanted(args), out) as checkpoint:
         export.export(
             checkpoint,
             out,
@@ -129,11 +107,72 @@ def _export(arguments: Sequence[str]) -> None:
     print(f"{args.out}: written and verified")
 
 
-def _inspect(arguments: Sequence[str]) -> None:
-    folder = _bundle_argument("inspect", "Print what is in a bundle.", arguments)
-    from gesso_export.bundle.summary import summary
+def _add_source(parser: argparse.ArgumentParser) -> None:
+    """The checkpoint, and what a person may say of it."""
+    parser.add_argument(
+        "checkpoint",
+        metavar="CHECKPOINT",
+        help="a diffusers directory, a .safetensors file in the original layout, or a hub id (owner/name)",
+    )
+    parser.add_argument(
+        "--prediction-type",
+        choices=("epsilon", "v_prediction"),
+        help="what the UNet predicts, where no file says it or two disagree",
+    )
+    parser.add_argument(
+        "--turbo",
+        action="store_true",
+        help="the .safetensors file is SDXL-Turbo, which nothing in it tells from SDXL",
+    )
+    parser.add_argument(
+        "--base",
+        metavar="DIR",
+        type=Path,
+        help="diffusers directory of any FLUX.1 model, for what a .safetensors file of FLUX.1 does not hold",
+    )
+    parser.add_argument(
+        "--vae",
+        metavar="FILE_OR_FOLDER",
+        type=Path,
+        help="take the VAE from here: a file in the original layout, or a folder in diffusers'",
+    )
+    parser.add_argument(
+        "--scheduler",
+        metavar="NAME|FILE",
+        help="scheduler class to read the checkpoint's config by, or the file of another config",
+    )
+    parser.add_argument("--revision", metavar="SHA", help="commit of a hub id: 40 hex digits")
 
-    print(summary(folder, manifest.read(folder)))
+
+def _wanted(args: argparse.Namespace) -> source.Wanted:
+    from gesso_export.source import Wanted
+
+    names = ("revision", "prediction_type", "turbo", "base", "vae", "scheduler")
+    return Wanted(args.checkpoint, **{name: getattr(args, name) for name in names})
+
+
+def _inspect(arguments: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(
+        prog="gesso-export inspect",
+        description="Print what is in a bundle, or what a checkpoint is before anything is made of it. "
+        "Exit code 2: an export would refuse it, for the reasons printed.",
+    )
+    _add_source(parser)
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    args = parser.parse_args(arguments)
+    folder = Path(args.checkpoint)
+    if (folder / manifest.FILE_NAME).is_file():
+        from gesso_export.bundle.summary import summary
+
+        bundle = manifest.read(folder)
+        print(manifest.dumps(bundle) if args.json else summary(folder, bundle))
+        return
+    from gesso_export import inspection
+
+    report = inspection.inspect(_wanted(args))
+    print(json.dumps(report, indent=2) if args.json else inspection.table(report))
+    if report["refused"]:
+        raise RefusedError(f"an export would refuse {args.checkpoint}, for what is said above")
 
 
 def _verify(arguments: Sequence[str]) -> None:

@@ -14,6 +14,8 @@ ExportError
 
 from __future__ import annotations
 
+_LINE = 1000  # characters
+
 
 class ExportError(Exception):
     """Base of all of them; the message is one line for a person."""
@@ -65,3 +67,9 @@ def first_line(error: Exception) -> str:
     """What a foreign error says, short enough for one of ours."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def one_line(error: Exception) -> str:
+    """A message of ours, whatever names of files, keys and tensors it holds: of printable characters and bounded."""
+    text = "".join(letter if letter.isprintable() else " " for letter in str(error) or type(error).__name__)
+    return text if len(text) <= _LINE else f"{text[:_LINE]}..."

@@ -7,7 +7,7 @@ import importlib.metadata
 from collections.abc import Sequence
 from pathlib import Path
 
-from gesso_export import __version__, families
+from gesso_export import __version__
 from gesso_export.bundle import files, preview, staging
 from gesso_export.bundle.manifest import (
     FILE_NAME,
@@ -22,6 +22,7 @@ from gesso_export.bundle.manifest import (
 from gesso_export.checkpoint import tokenizer
 from gesso_export.checkpoint.checkpoint import Checkpoint
 from gesso_export.checkpoint.embeddings import Embedding
+from gesso_export.examination import abridged, examine
 from gesso_export.families import Model
 from gesso_export.networks.module import run
 from gesso_export.networks.network import Network, Role
@@ -54,8 +55,12 @@ def export(
     computes, or does not pass the gate of its precision; either way `out` is left as it was.
     """
     progress = progress or Progress(None)
-    model = families.describe(checkpoint, embeddings)
-    wanted = PRECISIONS[precision]
+    found = examine(checkpoint, embeddings)
+    found.check()
+    model, wanted = found.model, PRECISIONS[precision]
+    assert model is not None, "nothing was refused"
+    if found.left_out:
+        progress.note(f"left out, as diffusers does: {abridged(found.left_out)}")
     wanted.check(model)
     stored = list(model.weights.values())
     parameters = sum(weights.parameters() for weights in stored)

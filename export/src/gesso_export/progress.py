@@ -38,6 +38,10 @@ class Progress:
             raise
         self._write(f" {time.monotonic() - start:7.1f} s  {stage.text}".rstrip() + "\n")
 
+    def note(self, text: str) -> None:
+        """A line between stages."""
+        self._write(f"{text}\n")
+
     def _write(self, text: str) -> None:
         if self.stream is not None:
             self.stream.write(text)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,13 +16,24 @@ from gesso_export.errors import NoSpaceError, OutputError
 
 
 def check_output(out: Path, force: bool) -> None:
-    """Raises OutputError when `out` may not be written: it exists, and is no bundle or `force` is not given."""
-    if not out.exists() and not out.is_symlink():
-        return
-    if not force:
-        raise OutputError(f"{out} exists; --force replaces it")
-    if out.is_symlink() or not (out / FILE_NAME).is_file():
-        raise OutputError(f"{out} is not a bundle; --force replaces bundles only")
+    """Raises OutputError when `out` may not be written: it exists, and is no bundle or `force` is not given; or the
+    folder that it is to be in is none, or is not writable.
+    """
+    if out.exists() or out.is_symlink():
+        if not force:
+            raise OutputError(f"{out} exists; --force replaces it")
+        if out.is_symlink() or not (out / FILE_NAME).is_file():
+            raise OutputError(f"{out} is not a bundle; --force replaces bundles only")
+    parent = _standing(out)
+    if not parent.is_dir():
+        raise OutputError(f"{out} cannot be written: {parent} is not a directory")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise OutputError(f"{out} cannot be written: {parent} is not writable")
+
+
+def _standing(out: Path) -> Path:
+    """The lowest folder above `out` that there is."""
+    return next(parent for parent in out.parents if os.path.lexists(parent))
 
 
 def check_space(folder: Path, needed: int) -> None:
@@ -32,6 +45,17 @@ def check_space(folder: Path, needed: int) -> None:
 
 
 @contextlib.contextmanager
+def scratch(out: Path, needed: int = 0) -> Iterator[Path]:
+    """Yield an empty directory beside `out`, which is removed when the block ends.
+
+    Raises OutputError, NoSpaceError when the disk has less than `needed` bytes free.
+    """
+    with _failures(out), _beside(out, "unpacked") as folder:
+        check_space(folder, needed)
+        yield folder
+
+
+@contextlib.contextmanager
 def staged(out: Path, force: bool = False) -> Iterator[Path]:
     """Yield an empty directory beside `out`; it becomes `out` when the block ends well and is removed otherwise.
 
@@ -39,35 +63,89 @@ def staged(out: Path, force: bool = False) -> Iterator[Path]:
     the disk is full) for what goes wrong with the files.
     """
     check_output(out, force)
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     replaced = out.with_name(f".{out.name}.{os.getpid()}.replaced")
-    missing = [parent for parent in out.parents if not parent.exists()]
-    try:
+    with _failures(out), _beside(out, "partial") as partial:
+        yield partial
+        _sync_all(partial)
+        check_output(out, force)
         try:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            partial.mkdir()
-            yield partial
-            _sync_all(partial)
-            check_output(out, force)
-            try:
-                if out.exists():
-                    out.rename(replaced)
-                partial.rename(out)
-            except BaseException:
-                if replaced.exists() and not out.exists():
-                    replaced.rename(out)
-                raise
-            sync(out.parent)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-            shutil.rmtree(replaced, ignore_errors=True)
-            for parent in missing:  # only those still empty, so only when nothing was published
-                with contextlib.suppress(OSError):
-                    parent.rmdir()
+            if out.exists():
+                out.rename(replaced)
+            partial.rename(out)
+        except BaseException:
+            if replaced.exists() and not out.exists():
+                replaced.rename(out)
+            raise
+        sync(out.parent)
+        shutil.rmtree(replaced, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _failures(out: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise NoSpaceError(f"no space left on the disk of {out}") from error
         raise OutputError(f"{out} cannot be written: {error}") from error
+
+
+@contextlib.contextmanager
+def _beside(out: Path, kind: str) -> Iterator[Path]:
+    """Yield an empty directory `.NAME.PID.kind`, locked for as long as this process has it; then it is removed, and so
+    are the folders that had to be made for it. What killed processes left of this `out` is swept first.
+    """
+    missing = [parent for parent in out.parents if not parent.exists()]
+    folder = out.with_name(f".{out.name}.{os.getpid()}.{kind}")
+    lock = None
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        sweep(out)
+        folder.mkdir()
+        lock = os.open(folder, os.O_RDONLY)
+        with contextlib.suppress(OSError):  # a disk that has no locks; then nothing is swept there
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+        for parent in missing:  # only those still empty, so only when nothing was published
+            with contextlib.suppress(OSError):
+                parent.rmdir()
+
+
+def sweep(out: Path) -> None:
+    """Remove what exports to `out` left beside it when they were killed; a bundle that one was replacing comes back."""
+    ours = re.compile(rf"\.{re.escape(out.name)}\.(\d+)\.(partial|replaced|unpacked)")
+    for path in sorted(out.parent.iterdir()):
+        match = ours.fullmatch(path.name)
+        if not match or path.is_symlink() or not path.is_dir() or _alive(path, int(match[1])):
+            continue
+        if match[2] == "replaced" and not out.exists() and (path / FILE_NAME).is_file():
+            path.rename(out)
+        else:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _alive(folder: Path, pid: int) -> bool:
+    """Whether the process that made `folder` may still be at work.
+
+    A lock tells, for a number may be another process's by now. A bundle that is being replaced has none.
+    """
+    if folder.name.endswith(".replaced"):
+        return Path(f"/proc/{pid}").exists()
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # locked, or on a disk that has no locks
+        return True
+    finally:
+        os.close(handle)
+    return False
 
 
 def _sync_all(folder: Path) -> None:

@@ -5,12 +5,14 @@ Opening one reads JSON only. Nothing here executes code from the checkpoint.
 
 from __future__ import annotations
 
-import json
+import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from gesso_export.checkpoint import bounds
+from gesso_export.checkpoint.strict import read_json, read_text
 from gesso_export.errors import CheckpointError
 
 INDEX = "model_index.json"
@@ -32,8 +34,30 @@ class Component:
     folder: Path
 
     def config(self) -> dict[str, Any]:
-        """Its config file. Raises CheckpointError when it is missing or is no JSON object."""
-        return read_json(self.folder, _CONFIG_NAMES.get(self.name, "config.json"))
+        """Its config file, with every value in its bounds. Raises CheckpointError when it is missing or is none."""
+        config = read_json(self.folder, self.config_name)
+        bounds.check(config, self.class_name, f"{self.folder.name}/{self.config_name}")
+        said = config.get("_class_name", self.class_name)
+        if said != self.class_name and self.class_name in bounds.NETWORKS:
+            found = f"its config is of the class {bounds.short(said)}"
+            raise CheckpointError(f"{self.name}: {INDEX} says {self.class_name}, but {found}")
+        if config.get("quantization_config"):
+            raise CheckpointError(f"{self.name}: the weights are quantised (quantization_config), not supported")
+        return config
+
+    @property
+    def config_name(self) -> str:
+        return _CONFIG_NAMES.get(self.name, "config.json")
+
+
+@dataclass(frozen=True)
+class StatedComponent(Component):
+    """A component whose config is not, or not as it stands, in a file of its folder."""
+
+    settings: Mapping[str, Any]
+
+    def config(self) -> dict[str, Any]:
+        return copy.deepcopy(dict(self.settings))
 
 
 @dataclass(frozen=True)
@@ -46,12 +70,18 @@ class Checkpoint:
     pipeline: str
     components: Mapping[str, Component]
     index: Mapping[str, Any]  # model_index.json
+    prediction_type: str | None = None  # what the user says of it
+
+    def adding(self, components: Mapping[str, Component]) -> Checkpoint:
+        """The same with these components, in place of its own of the same names."""
+        return replace(self, components={**self.components, **components})
 
 
 def open_checkpoint(root: Path, name: str, revision: str | None = None) -> Checkpoint:
     """Read model_index.json in `root`. Raises CheckpointError when it is missing or is no JSON object."""
     if not root.is_dir():
         raise CheckpointError(f"{root} is not a directory; a checkpoint is a diffusers directory or a hub id")
+    root, revision = snapshot(root, revision)
     index = read_json(root, INDEX)
     components = {}
     for key, entry in index.items():
@@ -61,15 +91,18 @@ def open_checkpoint(root: Path, name: str, revision: str | None = None) -> Check
     return Checkpoint(root, name, revision, str(index.get("_class_name")), components, index)
 
 
-def read_json(folder: Path, name: str) -> dict[str, Any]:
-    """A JSON object. Raises CheckpointError when it is missing or is something else."""
-    path = folder / name
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{folder} has no {name}: a component is missing or this is no checkpoint") from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} is not a JSON object")
-    return content
+def snapshot(root: Path, revision: str | None = None) -> tuple[Path, str | None]:
+    """Of the folder in which the hub's cache keeps a repository, the snapshot of `main` and its commit.
+
+    Any other folder is itself. Raises CheckpointError when it is not clear which snapshot is meant.
+    """
+    folder = root / "snapshots"
+    if (root / INDEX).exists() or not folder.is_dir():
+        return root, revision
+    found = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    main = root / "refs" / "main"
+    commit = read_text(main).strip() if main.exists() else found[0] if len(found) == 1 else None
+    if commit not in found:
+        names = ", ".join(found) or "none"
+        raise CheckpointError(f"{root} is a repository of the hub's cache; name one of its snapshots: {names}")
+    return folder / commit, commit

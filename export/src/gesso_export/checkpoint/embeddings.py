@@ -18,7 +18,7 @@ from gesso_export.errors import CheckpointError, first_line
 
 _WEB_UI_KEY = "emb_params"
 _SDXL_KEYS = ("clip_l", "clip_g")  # of the first and the second text encoder
-_LEGACY_EOS = 2  # in published configs; the id of the end is that of the last token
+LEGACY_EOS = 2  # in published configs; the id of the end is that of the last token
 MAX_VECTORS = 75  # as many as a chunk of a prompt holds
 
 
@@ -117,6 +117,6 @@ def extend(text_encoder: Any, embeddings: Sequence[Embedding]) -> Any:
         rows = [torch.from_numpy(embedding.vectors) for embedding in embeddings]
         text_encoder.set_input_embeddings(torch.nn.Embedding.from_pretrained(torch.cat([table, *rows])))
         inner = getattr(text_encoder, "text_model", text_encoder)
-        if inner.eos_token_id == _LEGACY_EOS:
+        if inner.eos_token_id == LEGACY_EOS:
             inner.eos_token_id = len(table) - 1
     return text_encoder

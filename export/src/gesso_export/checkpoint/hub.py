@@ -7,10 +7,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from gesso_export.checkpoint.checkpoint import INDEX
-from gesso_export.checkpoint.weights import WEIGHT_NAMES
+from gesso_export.checkpoint.weights import belongs, best
 from gesso_export.errors import HubError, first_line
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_SMALL = (".json", ".txt", ".model")  # configs, vocabularies, indexes
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _FOLDERS = (
     "unet",
@@ -59,10 +60,7 @@ def wanted(names: Iterable[str]) -> list[str]:
     chosen = {INDEX} & names
     for folder in _FOLDERS:
         files = {name.removeprefix(f"{folder}/"): name for name in names if name.startswith(f"{folder}/")}
-        chosen |= {name for file, name in files.items() if file.endswith((".json", ".txt")) and "/" not in file}
-        for weights, _ in WEIGHT_NAMES:
-            shard = re.compile(re.escape(weights.removesuffix(".safetensors")) + r"-\d+-of-\d+\.safetensors")
-            if matching := {name for file, name in files.items() if file == weights or shard.fullmatch(file)}:
-                chosen |= matching
-                break
+        chosen |= {name for file, name in files.items() if file.endswith(_SMALL) and "/" not in file}
+        if weights := best(files):
+            chosen |= {name for file, name in files.items() if file == weights or belongs(file, weights)}
     return sorted(chosen)

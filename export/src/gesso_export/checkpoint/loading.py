@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import mmap
 import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from gesso_export.checkpoint import bounds
 from gesso_export.checkpoint.checkpoint import Component
 from gesso_export.checkpoint.weights import Weights
 from gesso_export.errors import CheckpointError, first_line
@@ -20,8 +24,19 @@ _MADV_PAGEOUT = 21  # <linux/mman.h>; the mmap module does not name it
 def load_model(component: Component, weights: Weights) -> Any:
     """The component as a diffusers or transformers model on the CPU, in float32 whatever it is stored in.
 
-    Raises CheckpointError when config and weights do not make a whole model: a library would warn of a missing tensor
-    and go on with random numbers in its place.
+    Raises CheckpointError when config and weights do not make a whole model.
+    """
+    model = open_model(component, weights)
+    _upcast(model)
+    return model.eval()
+
+
+def open_model(component: Component, weights: Weights) -> Any:
+    """The same with the weights as they are stored, mapped and not yet read.
+
+    The libraries see a folder with the config's known keys and links to the weights, whatever those were called. Raises
+    CheckpointError when config and weights do not make a whole model: a library would warn of a missing tensor and go
+    on with random numbers in its place.
     """
     import diffusers
     import transformers
@@ -34,22 +49,25 @@ def load_model(component: Component, weights: Weights) -> Any:
     if component.class_name == "T5EncoderModel":
         options["attn_implementation"] = "eager"  # the fused one cannot be exported with its position bias
     library.utils.logging.disable_progress_bar()
-    try:
-        with quiet():
-            model, info = getattr(library, component.class_name).from_pretrained(
-                component.folder,
-                use_safetensors=True,
-                local_files_only=True,
-                variant=weights.variant,
-                output_loading_info=True,
-                **options,
-            )
-    except (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{component.name} cannot be loaded: {first_line(error)}") from error
+    with tempfile.TemporaryDirectory() as folder:
+        config = bounds.known(component.config(), component.class_name)
+        (Path(folder) / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        weights.link(Path(folder), "model" if component.library == "transformers" else "diffusion_pytorch_model")
+        try:
+            with quiet():
+                model, info = getattr(library, component.class_name).from_pretrained(
+                    folder,
+                    use_safetensors=True,
+                    local_files_only=True,
+                    output_loading_info=True,
+                    **options,
+                )
+        except Exception as error:  # what the libraries raise for a config that makes no network is of every kind
+            why = first_line(error).replace(folder, component.name)
+            raise CheckpointError(f"{component.name} cannot be loaded: {why}") from error
     if missing := sorted(info["missing_keys"]):
         raise CheckpointError(f"{component.name}: the weights have no tensor {missing[0]}")
-    _upcast(model)
-    return model.eval()
+    return model
 
 
 def _upcast(model: Any) -> None:

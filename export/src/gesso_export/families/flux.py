@@ -50,7 +50,7 @@ def describe(checkpoint: Checkpoint, embeddings: Sequence[Embedding] = ()) -> Mo
     if embeddings:
         raise CheckpointError("textual inversions of FLUX are not supported")
     found = parts.components(checkpoint, _CLASSES, _LEFT_OUT)
-    clip, t5 = parts.text_config(found["text_encoder"]), found["text_encoder_2"].config()
+    clip, t5 = parts.text_config(found["text_encoder"]), parts.t5_config(found["text_encoder_2"])
     transformer, vae = parts.with_defaults(found["transformer"]), parts.vae_spec(found["vae"])
     channels = _channels(transformer, vae.latent_channels, vae.factor)
     for key, width in (("joint_attention_dim", t5["d_model"]), ("pooled_projection_dim", clip["hidden_size"])):
@@ -115,8 +115,12 @@ def describe(checkpoint: Checkpoint, embeddings: Sequence[Embedding] = ()) -> Mo
         networks=networks,
         native_inpainting=fill,
         tokenizers={
-            "text_encoder": TokenizerSource(found["tokenizer"], clip_length, clip["vocab_size"]),
-            "text_encoder_2": TokenizerSource(found["tokenizer_2"], t5_length),
+            "text_encoder": TokenizerSource(
+                found["tokenizer"], clip_length, clip["vocab_size"], end=clip["eos_token_id"]
+            ),
+            "text_encoder_2": TokenizerSource(
+                found["tokenizer_2"], t5_length, t5["vocab_size"], end=t5["eos_token_id"]
+            ),
         },
         scheduler=SchedulerSpec(found["scheduler"].config()),
         vae=vae,

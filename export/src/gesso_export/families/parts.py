@@ -8,6 +8,7 @@ from typing import Any
 
 from gesso_export.bundle.manifest import VaeSpec
 from gesso_export.bundle.tensor import latents, pixels
+from gesso_export.checkpoint import bounds
 from gesso_export.checkpoint.checkpoint import Checkpoint, Component
 from gesso_export.checkpoint.embeddings import Embedding, extend
 from gesso_export.errors import CheckpointError, first_line
@@ -23,7 +24,9 @@ CLIP_TOKENIZERS = ("transformers", ("CLIPTokenizer", "CLIPTokenizerFast"))
 VAES = ("diffusers", ("AutoencoderKL",))
 
 _COLOURS = 3  # channels of a picture
+_SPACINGS = ("leading", "linspace", "trailing")
 _PREDICTION_TYPES = ("epsilon", "v_prediction")
+_BETA_START, _BETA_END = 0.0001, 0.02  # diffusers' own defaults
 _BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 
 
@@ -55,13 +58,24 @@ def text_config(component: Component) -> dict[str, Any]:
     """A CLIP text encoder's config with transformers' own defaults for the keys its file leaves out."""
     from transformers import CLIPTextConfig
 
-    stored = component.config()
+    stored = bounds.known(component.config(), component.class_name)
     try:
         config: dict[str, Any] = CLIPTextConfig.from_dict(stored).to_dict()
     except Exception as error:  # transformers' own validation errors
         raise CheckpointError(f"{component.name}: the config is not valid: {first_line(error)}") from error
     if config.get("use_attention_mask"):
         raise CheckpointError(f"{component.name}: use_attention_mask is not supported")
+    return config
+
+
+def t5_config(component: Component) -> dict[str, Any]:
+    """A T5 encoder's config with transformers' own defaults for the keys its file leaves out."""
+    from transformers import T5Config
+
+    try:
+        config: dict[str, Any] = T5Config.from_dict(bounds.known(component.config(), component.class_name)).to_dict()
+    except Exception as error:  # transformers' own validation errors
+        raise CheckpointError(f"{component.name}: the config is not valid: {first_line(error)}") from error
     return config
 
 
@@ -105,10 +119,13 @@ def check_diffusion_scheduler(config: Mapping[str, Any]) -> None:
     for key, supported, default in (
         ("prediction_type", _PREDICTION_TYPES, "epsilon"),
         ("beta_schedule", _BETA_SCHEDULES, "linear"),
-        ("thresholding", (False,), False),
+        ("timestep_spacing", _SPACINGS, "leading"),
+        ("thresholding", (False, None), False),
     ):
         if config.get(key, default) not in supported:
             raise CheckpointError(f"scheduler: {key} is {config[key]!r}; supported: {', '.join(map(str, supported))}")
+    if config.get("beta_start", _BETA_START) > config.get("beta_end", _BETA_END):
+        raise CheckpointError("scheduler: beta_start is above beta_end")
 
 
 def with_embeddings(module: type[NetworkModule], embeddings: Sequence[Embedding]) -> Callable[[Any], NetworkModule]:

@@ -136,7 +136,11 @@ def describe(checkpoint: Checkpoint, embeddings: Sequence[Embedding] = ()) -> Mo
         native_inpainting=unet["in_channels"] != vae.latent_channels,
         tokenizers={
             name: TokenizerSource(
-                found[_tokenizer_of(name)], max_length[name], texts[name]["vocab_size"], tuple(inversions[name])
+                found[_tokenizer_of(name)],
+                max_length[name],
+                texts[name]["vocab_size"],
+                tuple(inversions[name]),
+                texts[name]["eos_token_id"],
             )
             for name in _TEXT_ENCODERS
         },

@@ -99,7 +99,9 @@ def describe(checkpoint: Checkpoint, embeddings: Sequence[Embedding] = ()) -> Mo
         networks=networks,
         native_inpainting=unet["in_channels"] != vae.latent_channels,
         tokenizers={
-            "text_encoder": TokenizerSource(found["tokenizer"], max_length, vocabulary, tuple(embeddings)),
+            "text_encoder": TokenizerSource(
+                found["tokenizer"], max_length, vocabulary, tuple(embeddings), text["eos_token_id"]
+            ),
         },
         scheduler=SchedulerSpec(scheduler),
         vae=vae,

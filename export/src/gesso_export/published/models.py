@@ -6,27 +6,20 @@ and so one file, however long.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gesso_export.checkpoint.checkpoint import Checkpoint, Component
+from gesso_export.checkpoint.checkpoint import Checkpoint, StatedComponent
 from gesso_export.single_file import flux, sdxl
 from gesso_export.single_file.stable_diffusion import SCHEDULER_CONFIG
 
 Config = Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class PublishedComponent(Component):
+class PublishedComponent(StatedComponent):
     """A component of which there is only the config."""
-
-    settings: Config
-
-    def config(self) -> dict[str, Any]:
-        return copy.deepcopy(dict(self.settings))
 
 
 @dataclass(frozen=True)

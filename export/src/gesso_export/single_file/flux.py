@@ -13,7 +13,7 @@ import torch
 from gesso_export.checkpoint.clip_vocabulary import EOS
 from gesso_export.errors import CheckpointError
 from gesso_export.families.flux import PIPELINES
-from gesso_export.single_file.layout import Layout, Part, Shapes, Tensors, count, under
+from gesso_export.single_file.layout import Asked, Layout, Part, Shapes, Tensors, count, under
 from gesso_export.single_file.text_encoders import clip, t5
 from gesso_export.single_file.unet import UNET
 from gesso_export.single_file.vae import vae
@@ -24,6 +24,12 @@ _FILL = 384  # channels: packed latents, the masked picture's, and every pixel o
 _PLAIN = 64
 _CONTROL = 128  # those of Depth and Canny
 
+VAE_CONFIG: dict[str, Any] = {
+    "scaling_factor": 0.3611,
+    "shift_factor": 0.1159,
+    "sample_size": 1024,
+    "force_upcast": True,
+}
 SCHEDULER_CLASS = "FlowMatchEulerDiscreteScheduler"
 
 
@@ -45,7 +51,7 @@ def prefix(shapes: Shapes) -> str | None:
     return next((start for start in (UNET, "") if start + KEY in shapes), None)
 
 
-def detect(shapes: Shapes) -> Layout:
+def detect(shapes: Shapes, asked: Asked) -> Layout:
     start = prefix(shapes)
     assert start is not None, "asked only of FLUX's files"
     transformer = _transformer(under(shapes, start, "transformer"), start)
@@ -57,6 +63,8 @@ def detect(shapes: Shapes) -> Layout:
         ("text_encoder_2", T5, t5),
     )
     for name, own, read in others:
+        if name == "vae" and asked.vae:
+            continue
         if any(key.startswith(own) for key in shapes):
             found.append(read(under(shapes, own, name), own))
         else:
@@ -73,6 +81,7 @@ def detect(shapes: Shapes) -> Layout:
         scheduler={"_class_name": SCHEDULER_CLASS, **scheduler_config(guided)},
         missing=tuple(missing),
         bases=PIPELINES,
+        vae_config=VAE_CONFIG,
     )
 
 
@@ -106,7 +115,7 @@ def _transformer(shapes: Shapes, start: str) -> Part:
 
 
 def _vae(shapes: Shapes, start: str) -> Part:
-    return vae(shapes, start, scaling_factor=0.3611, shift_factor=0.1159, sample_size=1024, force_upcast=True)
+    return vae(shapes, start, **VAE_CONFIG)
 
 
 # Layers by their names in the file; several new ones divide the rows among them.

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from gesso_export.checkpoint.claims import Claims
 from gesso_export.errors import CheckpointError
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -32,6 +33,16 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """What is known of a file besides its tensors."""
+
+    prediction_type: str | None  # the user's word
+    turbo: bool  # likewise
+    vae: bool  # it is taken from elsewhere
+    claims: Claims  # what the file itself says
+
+
+@dataclass(frozen=True)
 class Layout:
     """A whole checkpoint."""
 
@@ -43,6 +54,15 @@ class Layout:
     missing: tuple[str, ...] = ()  # components that the file does not hold
     bases: tuple[str, ...] = ()  # pipelines of the directories that they may come from
     options: Mapping[str, Any] = field(default_factory=dict)  # of the pipeline
+    vae_config: Mapping[str, Any] = field(default_factory=dict)  # what no shape says of the family's VAE
+
+
+def check_whole(shapes: Shapes, prefixes: Mapping[str, str]) -> None:
+    """Raises CheckpointError naming every part (prefix -> what it is) that the file does not hold."""
+    missing = [what for prefix, what in prefixes.items() if not any(key.startswith(prefix) for key in shapes)]
+    if missing:
+        how = ", or --vae FILE_OR_FOLDER" if missing == ["VAE"] else ""
+        raise CheckpointError(f"this file has no {' and no '.join(missing)}; a whole checkpoint is needed{how}")
 
 
 def under(shapes: Shapes, prefix: str, part: str) -> Shapes:

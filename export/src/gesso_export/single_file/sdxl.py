@@ -1,6 +1,6 @@
 """Stable Diffusion XL and its inpainting variants in the original layout.
 
-Nothing in a file tells Turbo from the base model, or a model distilled otherwise (Lightning, LCM): see `turbo`.
+Nothing in a file tells Turbo from the base model, or a model distilled otherwise (Lightning, LCM): see `--turbo`.
 """
 
 from __future__ import annotations
@@ -8,18 +8,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from gesso_export.checkpoint.claims import EPSILON, V_MARK, ZERO_SNR_MARK
 from gesso_export.checkpoint.clip_vocabulary import EOS
 from gesso_export.errors import CheckpointError
-from gesso_export.single_file.layout import Layout, Shapes, under
+from gesso_export.single_file.layout import Asked, Layout, Shapes, check_whole, under
+from gesso_export.single_file.stable_diffusion import PIXELS
 from gesso_export.single_file.stable_diffusion import SCHEDULER_CONFIG as FIRST_SCHEDULER_CONFIG
+from gesso_export.single_file.stable_diffusion import ZERO_SNR as ZERO_SNR_CONFIG
 from gesso_export.single_file.text_encoders import clip, openclip_with_projection
 from gesso_export.single_file.unet import FIRST, UNET, unet
 from gesso_export.single_file.vae import VAE, vae
 
 CLIP, OPENCLIP = "conditioner.embedders.0.transformer.", "conditioner.embedders.1.model."
 KEY = f"{OPENCLIP}ln_final.weight"  # which only these files have
-# Empty tensors by which a file says how it was trained: for v-prediction, and to a terminal signal of zero.
-V_PREDICTION, ZERO_SNR = "v_pred", "ztsnr"
+V_PREDICTION, ZERO_SNR = V_MARK, ZERO_SNR_MARK
+VAE_CONFIG: Mapping[str, Any] = {"scaling_factor": 0.13025, "sample_size": 1024, "force_upcast": True}
 _TIME_IDS = 6  # original size, crop, target size: two numbers each
 
 SCHEDULER_CLASS, TURBO_SCHEDULER_CLASS = "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler"
@@ -32,30 +35,34 @@ SCHEDULER_CONFIG: Mapping[str, Any] = {
 }
 
 
-def detect(shapes: Shapes, prediction_type: str | None, turbo: bool) -> Layout:
-    """turbo: with SDXL-Turbo's scheduler and native size."""
+def detect(shapes: Shapes, asked: Asked) -> Layout:
     networks = under(shapes, UNET, "UNet")
     second = openclip_with_projection(under(shapes, OPENCLIP, "second text encoder"), OPENCLIP)
-    prediction = prediction_type or ("v_prediction" if V_PREDICTION in shapes else "epsilon")
+    check_whole(shapes, {CLIP: "text encoder", **({} if asked.vae else {VAE: "VAE"})})
+    native = asked.claims.native()
     return Layout(
         what="Stable Diffusion XL",
         pipeline="StableDiffusionXLInpaintPipeline" if networks[FIRST][1] == 9 else "StableDiffusionXLPipeline",
         parts=(
-            unet(networks, 64 if turbo else 128, _additions(networks, second.config["projection_dim"])),
-            vae(under(shapes, VAE, "VAE"), scaling_factor=0.13025, sample_size=1024, force_upcast=True),
+            unet(
+                networks,
+                64 if asked.turbo else native // PIXELS if native else 128,
+                _additions(networks, second.config["projection_dim"]),
+            ),
+            *([] if asked.vae else [vae(under(shapes, VAE, "VAE"), **VAE_CONFIG)]),
             clip(under(shapes, CLIP, "text encoder"), CLIP),
             second,
         ),
         tokenizers={"tokenizer": EOS, "tokenizer_2": "!"},
         scheduler={
-            "_class_name": TURBO_SCHEDULER_CLASS if turbo else SCHEDULER_CLASS,
+            "_class_name": TURBO_SCHEDULER_CLASS if asked.turbo else SCHEDULER_CLASS,
             **SCHEDULER_CONFIG,
-            "prediction_type": prediction,
-            **({"timestep_spacing": "trailing"} if turbo else {}),
-            # Such a model has to begin at the last timestep (arXiv:2305.08891, section 3.3).
-            **({"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"} if ZERO_SNR in shapes else {}),
+            "prediction_type": asked.claims.predicts(asked.prediction_type, EPSILON),
+            **({"timestep_spacing": "trailing"} if asked.turbo else {}),
+            **(ZERO_SNR_CONFIG if asked.claims.has_zero_snr() else {}),
         },
         options={"force_zeros_for_empty_prompt": True},
+        vae_config=VAE_CONFIG,
     )
 
 
