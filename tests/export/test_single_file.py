@@ -212,6 +212,6 @@ def test_what_only_files_need_is_refused_for_directories(
 ) -> None:
     """Guards against an option that would be passed over."""
     folder, _ = made(root, "sdxl")
-    for options in (["--turbo"], ["--base", str(folder)], ["--prediction-type", "epsilon"]):
+    for options in (["--turbo"], ["--base", str(folder)]):
         assert cli.main([str(folder), "--out", str(tmp_path / "out"), *options]) == 2
         assert f"{options[0]} is for .safetensors files" in capsys.readouterr().err
