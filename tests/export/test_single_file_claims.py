@@ -64,9 +64,7 @@ def test_the_layers_of_stable_diffusion_2_that_are_used(change: Change, root: Pa
 
 @pytest.mark.parametrize(("layers", "used"), [(24, 23), (23, 23), (22, None), (25, None)])
 @pytest.mark.parametrize("projected", [True, False])
-def test_openclip_as_published_is_told_by_its_number_of_layers(
-    layers: int, used: int | None, projected: bool
-) -> None:
+def test_openclip_as_published_is_told_by_its_number_of_layers(layers: int, used: int | None, projected: bool) -> None:
     """At the published width a projection says nothing: some tools write one without the layer before it."""
     shapes: dict[str, tuple[int, ...]] = {
         "token_embedding.weight": (49408, 1024),
