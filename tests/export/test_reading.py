@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
+import bundles
 from gesso_export import families
 from gesso_export.checkpoint import fit, hub
 from gesso_export.checkpoint.bounds import table
@@ -26,6 +27,7 @@ from gesso_export.checkpoint.weights import find_weights
 from gesso_export.errors import CheckpointError, one_line
 from gesso_export.examination import examine
 from gesso_export.published.models import MODELS
+from original_layout import KINDS
 
 CONFIGS = ("unet/config.json", "vae/config.json", "text_encoder/config.json", "scheduler/scheduler_config.json",
            "tokenizer/tokenizer_config.json", "model_index.json")  # fmt: skip
@@ -51,6 +53,14 @@ def test_no_value_of_a_config_is_a_traceback_or_has_no_end(file: str, spoil: Pat
             path.write_text(json.dumps({**json.loads(plain), key: value}))
             with contextlib.suppress(CheckpointError):  # and nothing else
                 looked_at(spoil, path.parent.name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["sdxl", "flux-fill"])
+def test_nor_is_any_of_the_other_families(kind: str, fresh_bundles: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(bundles.checkpoint(fresh_bundles, **KINDS[kind]), tmp_path / kind))
+    for path in sorted(folder.glob("*/*config.json")):
+        test_no_value_of_a_config_is_a_traceback_or_has_no_end(str(path.relative_to(folder)), folder)
 
 
 @pytest.mark.parametrize(

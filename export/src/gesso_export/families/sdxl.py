@@ -175,6 +175,8 @@ def _is_turbo(component: Component, config: Mapping[str, Any]) -> bool:
 def _check_additions(unet: Mapping[str, Any], pooled: int) -> None:
     if unet["addition_embed_type"] != "text_time":
         raise CheckpointError(f"unet: addition_embed_type is {unet['addition_embed_type']!r}; SDXL's is 'text_time'")
+    if unet["addition_time_embed_dim"] is None:
+        raise CheckpointError("unet: there is no addition_time_embed_dim, which SDXL's have")
     expected = pooled + TIME_IDS * unet["addition_time_embed_dim"]
     found = unet["projection_class_embeddings_input_dim"]
     if found != expected:
