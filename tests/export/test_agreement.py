@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,8 +14,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import bundles
+from gesso_export import families
 from gesso_export.checkpoint.checkpoint import Checkpoint, open_checkpoint
-from gesso_export.errors import CheckpointError
+from gesso_export.errors import CheckpointError, VerificationError
 from gesso_export.examination import examine
 from gesso_export.source import Wanted, as_asked, opened
 from original_layout import KINDS, made
@@ -79,6 +81,14 @@ AMISS: dict[str, tuple[Callable[[Path], object], str]] = {
         "scheduler_config.json says epsilon, but the header's modelspec.prediction_type says v_prediction",
     ),
     "v by a mark": (lambda root: add(root / UNET, v_pred=(0,)), "says epsilon, but the tensor v_pred says"),
+    "no terminal signal": (
+        lambda root: add(root / UNET, ztsnr=(0,)),
+        "scheduler_config.json says false, but the tensor ztsnr says true; --scheduler FILE decides",
+    ),
+    "too few betas": (
+        lambda root: edit(root / "scheduler/scheduler_config.json", trained_betas=[0.1, 0.2]),
+        "trained_betas has 2 betas, but num_train_timesteps is 1000",
+    ),
     "text of another width": (lambda root: edit(root / "unet/config.json", cross_attention_dim=64), "hidden_size"),
     "latents of another kind": (lambda root: edit(root / "vae/config.json", latent_channels=16), "in_channels is 9"),
 }  # fmt: skip
@@ -123,6 +133,15 @@ def test_fluxs_parts_are_held_together_too(
         edit(folder / "transformer/config.json", guidance_embeds=False)
     refused = examine(open_checkpoint(folder, "x")).refused
     assert any(named in reason for reason in refused), refused
+
+
+@pytest.mark.parametrize("length", [256, 257])
+def test_fluxs_shift_is_a_line_that_can_be_followed(length: int, fresh_bundles: Path, tmp_path: Path) -> None:
+    """Through two points of one length there is none, and through two that are next to each other it overflows."""
+    folder = Path(shutil.copytree(bundles.checkpoint(fresh_bundles, **KINDS["flux-dev"]), tmp_path / "flux"))
+    edit(folder / "scheduler/scheduler_config.json", base_image_seq_len=256, max_image_seq_len=length, max_shift=9)
+    with pytest.raises(CheckpointError, match="no line that a shift can follow"):
+        families.describe(open_checkpoint(folder, "x"))
 
 
 def test_the_user_decides_what_a_directory_predicts(spoil: Path, tmp_path: Path) -> None:
@@ -217,8 +236,54 @@ def test_inspect_gives_every_reason(spoil: Path, gesso_export: Command) -> None:
     assert "Traceback" not in output
 
 
-@pytest.mark.parametrize("source", ["/no/such/folder", "/dev/null", "x" * 5000, "owner/name"])
-def test_inspect_refuses_what_is_no_checkpoint(source: str, gesso_export: Command) -> None:
+def test_a_file_is_refused_by_its_header_before_it_is_unpacked(
+    fresh_bundles: Path, tmp_path: Path, gesso_export: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is wrong with gigabytes, or with what is asked of them, is known in seconds."""
+    _, file = made(fresh_bundles, "sdxl-inpainting")
+    monkeypatch.setattr("gesso_export.source.convert", lambda *_, **__: pytest.fail("it was unpacked"))
+    out = tmp_path / "bundle"
+    code, output = gesso_export(file, "--out", out, "--precision", "int8")
+    assert (code, "--precision int8 is for stable-diffusion" in output) == (2, True), output
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**6))
+    code, output = gesso_export(file, "--out", out)
+    assert (code, "the bundle needs" in output) == (2, True), output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bundle_is_not_written_into_what_is_read(spoil: Path, gesso_export: Command) -> None:
+    """Nor in place of a bundle that holds it: --force would remove the checkpoint."""
+    code, output = gesso_export(spoil, "--out", spoil / "bundle")
+    assert (code, "is inside" in output) == (2, True), output
+    outer = spoil.parent / "bundle"
+    outer.mkdir()
+    (outer / "bundle.json").write_text("{}")
+    moved = spoil.rename(outer / "checkpoint")
+    code, output = gesso_export(moved, "--out", outer, "--force")
+    assert (code, "cannot be replaced" in output) == (2, True), output
+
+
+def test_what_was_swept_is_said_and_what_did_not_verify(
+    micro: Path, tmp_path: Path, gesso_export: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise VerificationError("unet: another number")
+
+    (tmp_path / ".bundle.7.partial").mkdir()
+    monkeypatch.setattr("gesso_export.export.export", fails)
+    code, output = gesso_export(micro, "--out", tmp_path / "bundle")
+    assert code == 1
+    assert ".bundle.7.partial: removed, a killed export left it" in output
+    assert "unet: another number; no bundle was written" in output
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("source", ["/no/such/folder", "/dev/null", "x" * 5000, "owner/name", "loop"])
+def test_inspect_refuses_what_is_no_checkpoint(
+    source: str, gesso_export: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("loop").symlink_to("loop")
     code, output = gesso_export("inspect", source)
     assert code == 2
     assert "Traceback" not in output

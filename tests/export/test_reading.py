@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 import bundles
 from gesso_export import families
-from gesso_export.checkpoint import fit, hub
+from gesso_export.checkpoint import embeddings, fit, hub
 from gesso_export.checkpoint.bounds import table
 from gesso_export.checkpoint.checkpoint import open_checkpoint
 from gesso_export.checkpoint.header import read_header
@@ -27,12 +28,14 @@ from gesso_export.checkpoint.weights import find_weights
 from gesso_export.errors import CheckpointError, one_line
 from gesso_export.examination import examine
 from gesso_export.published.models import MODELS
+from gesso_export.single_file.layout import count
 from original_layout import KINDS
 
 CONFIGS = ("unet/config.json", "vae/config.json", "text_encoder/config.json", "scheduler/scheduler_config.json",
            "tokenizer/tokenizer_config.json", "model_index.json")  # fmt: skip
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
-HOSTILE: tuple[Any, ...] = (0, -1, 1e12, 10**8, float("nan"), float("inf"), 10**400, "x", None, [], [10**9], {}, True)
+HOSTILE: tuple[Any, ...] = (0, -1, 1e12, 10**8, float("nan"), float("inf"), 10**400, "x", None, [],
+                            [10**9], [32] * 64, {}, True)  # fmt: skip
 
 
 def looked_at(root: Path, component: str) -> None:
@@ -173,6 +176,49 @@ def test_a_config_as_large_as_a_disk_is_not_read(spoil: Path) -> None:
         read_json(spoil / "unet", "config.json")
 
 
+@pytest.mark.parametrize("shape", [[0, 10**15], [10**15, 0, 1]])
+def test_a_tensor_without_numbers_says_no_size(shape: list[int], tmp_path: Path) -> None:
+    """Whatever its other sizes are, the file's size bounds them not."""
+    header = json.dumps({"img_in.weight": {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]}}).encode()
+    (tmp_path / "a.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(CheckpointError, match=r"img_in\.weight is empty"):
+        read_header(tmp_path / "a.safetensors")
+
+
+def test_there_are_no_more_tensors_and_layers_than_any_model_has(tmp_path: Path) -> None:
+    """A header of 32 MB names 400,000 layers; each would be looked at, converted and described."""
+    one = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+    header = json.dumps({f"double_blocks.{number}": one for number in range(20_001)}).encode()
+    (tmp_path / "a.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(CheckpointError, match="has 20001 tensors"):
+        read_header(tmp_path / "a.safetensors")
+    with pytest.raises(CheckpointError, match="no model has more than 128"):
+        count({f"double_blocks.{number}": (1,) for number in range(129)}, "double_blocks.")
+
+
+def test_a_textual_inversion_is_a_small_regular_file(tmp_path: Path) -> None:
+    path = tmp_path / "cat.safetensors"
+    os.mkfifo(path)
+    with pytest.raises(CheckpointError, match=r"embedding cat: .* is not a regular file"):
+        embeddings.read(f"cat={path}")
+    path.unlink()
+    save_file({"emb_params": torch.zeros(2, 2**20)}, path)
+    with pytest.raises(CheckpointError, match="it is no embedding"):
+        embeddings.read(f"cat={path}")
+
+
+def test_a_tensor_of_two_shards_is_refused(spoil: Path) -> None:
+    """Which of them is meant, nobody knows."""
+    tensors = load_file(spoil / WEIGHTS)
+    (spoil / WEIGHTS).unlink()
+    for name in ("a", "b"):
+        save_file(tensors, spoil / "unet" / f"{name}.safetensors", {"format": "pt"})
+    index = {"weight_map": {"conv_in.weight": "a.safetensors", "conv_in.bias": "b.safetensors"}}
+    (spoil / f"{WEIGHTS}.index.json").write_text(json.dumps(index))
+    refused = examine(open_checkpoint(spoil, "x")).refused
+    assert any("is in another shard too" in reason for reason in refused), refused
+
+
 @pytest.mark.parametrize("length", [0, 2**63, 2**32, 10])
 def test_the_header_of_weights_is_bounded(length: int, spoil: Path) -> None:
     content = (spoil / WEIGHTS).read_bytes()
@@ -247,7 +293,12 @@ def test_the_hubs_cache_is_read_by_its_snapshot(spoil: Path, tmp_path: Path) -> 
     (cache / "blobs").mkdir()
     with pytest.raises(CheckpointError, match=r"name one of its snapshots: a+, b+"):
         open_checkpoint(cache, "x")
+    with pytest.raises(CheckpointError, match=r"name one of its repositories: models--owner--name"):
+        open_checkpoint(tmp_path, "x")
+    with pytest.raises(CheckpointError, match=r"has no model_index\.json, which a checkpoint has; there is config"):
+        open_checkpoint(spoil / "unet", "x")
     (cache / "refs").mkdir()
     (cache / "refs" / "main").write_text("b" * 40)
+    assert open_checkpoint(cache / "snapshots", "x").revision == "b" * 40
     found = open_checkpoint(cache, "x")
     assert (found.root.name, found.revision) == ("b" * 40, "b" * 40)

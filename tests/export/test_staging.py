@@ -67,6 +67,22 @@ def test_a_bundle_that_was_being_replaced_comes_back(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
+def finish(out: Path) -> None:
+    """An export during which somebody else writes to its place."""
+    with staging.staged(out) as partial:
+        (partial / FILE_NAME).write_text("ours")
+        out.write_text("somebody else's")
+
+
+def test_a_finished_bundle_is_kept_when_its_place_was_taken(tmp_path: Path) -> None:
+    """After an hour of work, somebody else's file in its place is no reason to throw the bundle away."""
+    out = tmp_path / "bundle"
+    with pytest.raises(OutputError, match=r"exists; .*the finished bundle is in .*bundle\.finished-1"):
+        finish(out)
+    assert (tmp_path / "bundle.finished-1" / FILE_NAME).read_text() == "ours"
+    assert out.read_text() == "somebody else's"
+
+
 def test_a_place_that_cannot_be_written_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="file is not a directory"):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gesso_export.bundle import manifest
-from gesso_export.errors import ExportError, OutputError, RefusedError, one_line
+from gesso_export.errors import ExportError, OutputError, RefusedError, VerificationError, one_line
 from gesso_export.precision import DEFAULT, PRECISIONS, tolerances
 from gesso_export.progress import Progress
 
@@ -41,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         command(arguments if command is _export else arguments[1:])
     except (ExportError, OSError) as error:  # the system's: of a file that nothing of ours was reading or writing
-        print(f"gesso-export: error: {one_line(error)}", file=sys.stderr)
+        left = "; no bundle was written" if command is _export and isinstance(error, VerificationError) else ""
+        print(f"gesso-export: error: {one_line(error)}{left}", file=sys.stderr)
         return error.exit_code if isinstance(error, ExportError) else RefusedError.exit_code
     except KeyboardInterrupt:
         left = "engines that were finished are in the bundle" if command is _engines else "nothing was written"
@@ -86,14 +87,23 @@ def _export(arguments: Sequence[str]) -> None:
         raise OutputError(f"{name!r} is no name for a bundle: letters, digits and . _ - after the first; see --name")
 
     # These wait until the arguments are known to be good: torch takes seconds to import, a download takes minutes.
-    from gesso_export.bundle.staging import check_output
+    from gesso_export.bundle import staging
 
-    check_output(out, args.force)
-    from gesso_export import export, source
+    progress = Progress(sys.stderr)
+    named = [args.checkpoint, args.base, args.vae, *(embedding.partition("=")[2] for embedding in args.embedding)]
+    staging.check_output(out, args.force)
+    staging.check_apart(out, [Path(name) for name in named if name])
+    for left in staging.sweep(out):
+        progress.note(f"{left}: removed, a killed export left it")
+    from gesso_export import export, inspection, source
     from gesso_export.checkpoint import embeddings
 
+    wanted = _wanted(args)
     inversions = [embeddings.read(argument) for argument in args.embedding]
-    with source.opened(_wanted(args), out) as checkpoint:
+    if wanted.is_file:  # all is known of it by its header, before gigabytes are unpacked
+        needed = export.room(inspection.survey(wanted, inversions), args.precision)
+        staging.check_space(out, needed + wanted.path.stat().st_size)
+    with source.opened(wanted, out) as checkpoint:
         export.export(
             checkpoint,
             out,
@@ -102,7 +112,7 @@ def _export(arguments: Sequence[str]) -> None:
             license_text=args.license,
             force=args.force,
             embeddings=inversions,
-            progress=Progress(sys.stderr),
+            progress=progress,
         )
     print(f"{args.out}: written and verified")
 

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gesso_export import families
-from gesso_export.checkpoint import claims, fit, loading, tokenizer
-from gesso_export.checkpoint.bounds import NETWORKS, table
+from gesso_export.checkpoint import bounds, claims, fit, loading, tokenizer
 from gesso_export.checkpoint.checkpoint import Checkpoint, Component, StatedComponent
 from gesso_export.checkpoint.clip_vocabulary import MAX_TOKENS
 from gesso_export.checkpoint.embeddings import Embedding
@@ -18,7 +17,7 @@ from gesso_export.checkpoint.header import Header
 from gesso_export.checkpoint.weights import INTEGERS, find_weights
 from gesso_export.errors import CheckpointError
 from gesso_export.families import Model
-from gesso_export.single_file.layout import Layout
+from gesso_export.single_file.layout import Layout, Part
 from gesso_export.single_file.unpack import converted_shapes
 
 T = TypeVar("T")
@@ -77,7 +76,8 @@ def examine(
         found.claims = found.attempt(lambda: claims.of_directory(checkpoint)) or found.claims
         found.attempt(lambda: claims.check(checkpoint))
     for part in parts.values():
-        if table(part.class_name) and found.attempt(part.config) is not None and part.class_name in NETWORKS:
+        known = bounds.table(part.class_name)
+        if known and found.attempt(part.config) is not None and part.class_name in bounds.NETWORKS:
             found.attempt(lambda part=part: _examine_network(found, part))  # type: ignore[misc]
     for source in found.model.tokenizers.values() if found.model else ():
         if source.component.name in parts:
@@ -90,22 +90,7 @@ def examine_file(file: Path, header: Header, layout: Layout, said: claims.Claims
     found = Examination(claims=said)
     components: dict[str, Component] = {}
     for part in layout.parts:
-        component = StatedComponent(part.name, part.library, part.class_name, file.parent, part.config)
-        components[part.name] = component
-        shapes = {name: shape for name, shape in header.shapes.items() if name.startswith(part.prefix)}
-        left_out = found.attempt(
-            lambda part=part, component=component, shapes=shapes: fit.compare(  # type: ignore[misc]
-                component, converted_shapes(part, shapes), whole=True
-            )
-        )
-        found.left_out += [f"{part.name}: {name}" for name in left_out or ()]
-        found.stored[part.name] = Stored(
-            part.class_name,
-            (file,),
-            sum(math.prod(shape) for shape in shapes.values()),
-            tuple(sorted({header.dtypes[name] for name in shapes} - INTEGERS)),
-            _layers(part.config),
-        )
+        components[part.name] = examine_part(found, part, header, file)
     prefixes = tuple(part.prefix for part in layout.parts)
     found.left_out += sorted(name for name in header.shapes if not name.startswith(prefixes))
     for name in layout.tokenizers:
@@ -115,6 +100,27 @@ def examine_file(file: Path, header: Header, layout: Layout, said: claims.Claims
     components["scheduler"] = StatedComponent("scheduler", "diffusers", scheduler, file.parent, layout.scheduler)
     found.checkpoint = Checkpoint(file.parent, file.name, None, layout.pipeline, components, layout.options)
     return found
+
+
+def examine_part(found: Examination, part: Part, header: Header, file: Path) -> Component:
+    """One network of a single file, by its header."""
+    component = StatedComponent(part.name, part.library, part.class_name, file.parent, part.config)
+    shapes = {name: shape for name, shape in header.shapes.items() if name.startswith(part.prefix)}
+    numbers = {name: shape for name, shape in shapes.items() if header.dtypes[name] not in INTEGERS}
+    found.stored[part.name] = Stored(
+        part.class_name,
+        (file,),
+        sum(math.prod(shape) for shape in numbers.values()),
+        tuple(sorted({header.dtypes[name] for name in numbers})),
+        _layers(part.config),
+    )
+
+    def compare() -> list[str]:
+        bounds.check(part.config, part.class_name, part.name)
+        return fit.compare(component, converted_shapes(part, shapes), whole=True)
+
+    found.left_out += [f"{part.name}: {name}" for name in found.attempt(compare) or ()]
+    return component
 
 
 def _examine_network(found: Examination, component: Component) -> None:

@@ -22,7 +22,7 @@ from gesso_export.bundle.manifest import (
 from gesso_export.checkpoint import tokenizer
 from gesso_export.checkpoint.checkpoint import Checkpoint
 from gesso_export.checkpoint.embeddings import Embedding
-from gesso_export.examination import abridged, examine
+from gesso_export.examination import Examination, abridged, examine
 from gesso_export.families import Model
 from gesso_export.networks.module import run
 from gesso_export.networks.network import Network, Role
@@ -56,16 +56,14 @@ def export(
     """
     progress = progress or Progress(None)
     found = examine(checkpoint, embeddings)
-    found.check()
+    needed = room(found, precision)
     model, wanted = found.model, PRECISIONS[precision]
     assert model is not None, "nothing was refused"
     if found.left_out:
         progress.note(f"left out, as diffusers does: {abridged(found.left_out)}")
-    wanted.check(model)
     stored = list(model.weights.values())
-    parameters = sum(weights.parameters() for weights in stored)
     with staging.staged(out, force) as folder:
-        staging.check_space(folder, int(parameters * wanted.bytes_per_weight) + _OVERHEAD_BYTES)
+        staging.check_space(folder, needed)
         with progress.stage("weights", "check"):
             for weights in stored:
                 weights.check_finite()
@@ -100,6 +98,19 @@ def export(
         )
         (folder / FILE_NAME).write_text(dumps(bundle), encoding="utf-8")
     return bundle
+
+
+def room(found: Examination, precision: str) -> int:
+    """Bytes that a bundle of what was found takes while it is made.
+
+    Raises CheckpointError for what is refused, and for a precision that the model is not served in.
+    """
+    found.check()
+    assert found.model is not None, "nothing was refused"
+    wanted = PRECISIONS[precision]
+    wanted.check(found.model)
+    parameters = sum(stored.parameters for stored in found.stored.values())
+    return int(parameters * wanted.bytes_per_weight) + _OVERHEAD_BYTES
 
 
 def _write_networks(draft: Draft, wanted: Precision, progress: Progress) -> PreviewRgb:

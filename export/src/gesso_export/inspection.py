@@ -2,36 +2,42 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gesso_export.checkpoint import claims
+from gesso_export.checkpoint.checkpoint import Component
+from gesso_export.checkpoint.embeddings import Embedding
 from gesso_export.errors import CheckpointError
-from gesso_export.examination import Examination, Stored, abridged, examine, examine_file
+from gesso_export.examination import Examination, Stored, abridged, examine, examine_file, examine_part
 from gesso_export.single_file.convert import borrowed
 from gesso_export.single_file.detect import detect
 from gesso_export.single_file.header import read
-from gesso_export.single_file.vae import read_vae
-from gesso_export.source import Wanted, as_asked, with_vae
+from gesso_export.single_file.vae import find_vae
+from gesso_export.source import Wanted, as_asked, own_vae
 
 _SAFE = "nothing was executed: JSON and the headers of safetensors files were read"
 
 
 def inspect(wanted: Wanted) -> dict[str, Any]:
     """As a JSON object; `refused` has every reason for which an export would refuse the checkpoint."""
+    return _described(wanted, survey(wanted))
+
+
+def survey(wanted: Wanted, embeddings: Sequence[Embedding] = ()) -> Examination:
+    """What is named, examined before anything is made of it; a single file by its header, so that it takes seconds."""
     found = Examination()
-    with tempfile.TemporaryDirectory() as scratch:
-        try:
-            wanted.check()
-            found = _file(wanted, Path(scratch)) if wanted.is_file else _directory(wanted, Path(scratch))
-        except CheckpointError as error:
-            found.refused.insert(0, str(error))
-    return _described(wanted, found)
+    try:
+        wanted.check()
+        look = _file if wanted.is_file else _directory
+        return look(wanted, embeddings)
+    except CheckpointError as error:
+        found.refused.append(str(error))
+        return found
 
 
-def _file(wanted: Wanted, scratch: Path) -> Examination:
+def _file(wanted: Wanted, embeddings: Sequence[Embedding]) -> Examination:
     header = read(wanted.path)
     said = claims.of_file(header.shapes, header.metadata, wanted.path)
     vae = wanted.vae is not None
@@ -40,17 +46,25 @@ def _file(wanted: Wanted, scratch: Path) -> Examination:
     assert found.checkpoint is not None, "it was made there"
     others = found.attempt(lambda: borrowed(layout, wanted.base)) or {}
     if wanted.vae is not None:
-        others["vae"] = read_vae(wanted.vae, scratch / "vae", layout.vae_config)
+        others["vae"] = _vae(found, wanted.vae, layout.vae_config)
     checkpoint = as_asked(found.checkpoint.adding(others), wanted)
     if found.refused:
         found.checkpoint = checkpoint
         return found
-    return examine(checkpoint, found=found)
+    return examine(checkpoint, embeddings, found)
 
 
-def _directory(wanted: Wanted, scratch: Path) -> Examination:
-    checkpoint = as_asked(wanted.directory(), wanted)
-    return examine(checkpoint if wanted.vae is None else with_vae(checkpoint, wanted.vae, scratch))
+def _directory(wanted: Wanted, embeddings: Sequence[Embedding]) -> Examination:
+    checkpoint, found = as_asked(wanted.directory(), wanted), Examination()
+    if wanted.vae is not None:
+        checkpoint = checkpoint.adding({"vae": _vae(found, wanted.vae, own_vae(checkpoint))})
+    return examine(checkpoint, embeddings, found)
+
+
+def _vae(found: Examination, path: Path, config: Mapping[str, Any]) -> Component:
+    """That of --vae, by its header alone if it is a file."""
+    vae = find_vae(path, config)
+    return vae if isinstance(vae, Component) else examine_part(found, vae, read(path), path)
 
 
 def _described(wanted: Wanted, found: Examination) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -56,7 +57,7 @@ class Wanted:
     def directory(self) -> Checkpoint:
         """What is no single file."""
         if self.path.is_dir() or not hub.is_hub_id(self.source):
-            return open_checkpoint(self.path, self.path.resolve().name)
+            return open_checkpoint(self.path, os.path.basename(os.path.realpath(self.path)))
         return open_checkpoint(hub.fetch(self.source, self.revision), self.source, self.revision)
 
 
@@ -112,11 +113,15 @@ def as_asked(checkpoint: Checkpoint, wanted: Wanted) -> Checkpoint:
 
 
 def with_vae(checkpoint: Checkpoint, vae: Path, folder: Path) -> Checkpoint:
-    """With the VAE in `vae`; what a file of one does not say is that of the checkpoint's own."""
+    """With the VAE in `vae`."""
+    return checkpoint.adding({"vae": read_vae(vae, folder / "vae", own_vae(checkpoint))})
+
+
+def own_vae(checkpoint: Checkpoint) -> dict[str, object]:
+    """What the config of the checkpoint's own VAE says that a file of another one does not."""
     own = checkpoint.components.get("vae")
     config = own.config() if own is not None and (own.folder / own.config_name).exists() else {}
-    said = {key: config[key] for key in _VAE_KEYS if key in config}
-    return checkpoint.adding({"vae": read_vae(vae, folder / "vae", said)})
+    return {key: config[key] for key in _VAE_KEYS if key in config}
 
 
 def _scheduler(checkpoint: Checkpoint, wanted: str) -> Component:

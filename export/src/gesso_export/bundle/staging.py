@@ -8,7 +8,8 @@ import fcntl
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import count
 from pathlib import Path
 
 from gesso_export.bundle.manifest import FILE_NAME
@@ -31,16 +32,28 @@ def check_output(out: Path, force: bool) -> None:
         raise OutputError(f"{out} cannot be written: {parent} is not writable")
 
 
+def check_apart(out: Path, inputs: Iterable[Path]) -> None:
+    """Raises OutputError when `out` lies in a folder that is read from, or one that is read from lies in `out`."""
+    place = Path(os.path.realpath(out))
+    for path in filter(os.path.lexists, inputs):
+        read = Path(os.path.realpath(path))
+        if read.is_dir() and place.is_relative_to(read):
+            raise OutputError(f"{out} cannot be written: it is inside {path}, which is read")
+        if read.is_relative_to(place):
+            raise OutputError(f"{out} cannot be replaced: {path}, which is read, is inside it")
+
+
 def _standing(out: Path) -> Path:
     """The lowest folder above `out` that there is."""
     return next(parent for parent in out.parents if os.path.lexists(parent))
 
 
 def check_space(folder: Path, needed: int) -> None:
-    """Raises NoSpaceError when the disk of `folder` has less than `needed` bytes free."""
-    free = shutil.disk_usage(folder).free
+    """Raises NoSpaceError when the disk of `folder`, which may not be there yet, has less than `needed` bytes free."""
+    there = folder if folder.exists() else _standing(folder)
+    free = shutil.disk_usage(there).free
     if free < needed:
-        megabytes = f"{needed / 1e6:,.0f} MB and the disk of {folder.parent} has {free / 1e6:,.0f} MB free"
+        megabytes = f"{needed / 1e6:,.0f} MB and the disk of {there} has {free / 1e6:,.0f} MB free"
         raise NoSpaceError(f"the bundle needs {megabytes}")
 
 
@@ -60,24 +73,36 @@ def staged(out: Path, force: bool = False) -> Iterator[Path]:
     """Yield an empty directory beside `out`; it becomes `out` when the block ends well and is removed otherwise.
 
     With `force` a bundle that is already there is replaced in that last moment. Raises OutputError (NoSpaceError when
-    the disk is full) for what goes wrong with the files.
+    the disk is full) for what goes wrong with the files. A whole bundle whose place was taken meanwhile stays beside
+    it; the error says where.
     """
     check_output(out, force)
-    replaced = out.with_name(f".{out.name}.{os.getpid()}.replaced")
     with _failures(out), _beside(out, "partial") as partial:
         yield partial
         _sync_all(partial)
-        check_output(out, force)
+        replaced = out.with_name(f".{out.name}.{os.getpid()}.replaced")
         try:
-            if out.exists():
-                out.rename(replaced)
-            partial.rename(out)
-        except BaseException:
-            if replaced.exists() and not out.exists():
-                replaced.rename(out)
-            raise
+            check_output(out, force)
+            _put(partial, out, replaced)
+        except (OutputError, OSError) as error:
+            beside = (out.with_name(f"{out.name}.finished-{number}") for number in count(1))
+            kept = next(path for path in beside if not os.path.lexists(path))
+            partial.rename(kept)
+            raise OutputError(f"{error}; the finished bundle is in {kept}") from error
         sync(out.parent)
         shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _put(partial: Path, out: Path, replaced: Path) -> None:
+    """Rename to `out`, and what is there to `replaced`; or raise, with all of it as it was."""
+    try:
+        if out.exists():
+            out.rename(replaced)
+        partial.rename(out)
+    except BaseException:
+        if replaced.exists() and not out.exists():
+            replaced.rename(out)
+        raise
 
 
 @contextlib.contextmanager
@@ -115,10 +140,14 @@ def _beside(out: Path, kind: str) -> Iterator[Path]:
                 parent.rmdir()
 
 
-def sweep(out: Path) -> None:
-    """Remove what exports to `out` left beside it when they were killed; a bundle that one was replacing comes back."""
+def sweep(out: Path) -> list[Path]:
+    """Remove what exports to `out` left beside it when they were killed; a bundle that one was replacing comes back.
+
+    Returns what there was.
+    """
     ours = re.compile(rf"\.{re.escape(out.name)}\.(\d+)\.(partial|replaced|unpacked)")
-    for path in sorted(out.parent.iterdir()):
+    swept = []
+    for path in sorted(out.parent.iterdir()) if out.parent.is_dir() else ():
         match = ours.fullmatch(path.name)
         if not match or path.is_symlink() or not path.is_dir() or _alive(path, int(match[1])):
             continue
@@ -126,6 +155,8 @@ def sweep(out: Path) -> None:
             path.rename(out)
         else:
             shutil.rmtree(path, ignore_errors=True)
+        swept.append(path)
+    return swept
 
 
 def _alive(folder: Path, pid: int) -> bool:

@@ -11,13 +11,14 @@ from typing import Any
 
 from gesso_export.errors import CheckpointError
 
+MOST_LAYERS = 128  # of a network, one after the other
 _WORD_LENGTH = 200
-_ITEMS = 100_000
+_ITEMS = 64
 
 
 @dataclass(frozen=True)
 class Bound:
-    """A value of `kind` from `low` to `high`; `many`: or a list (not `single`: a list alone); `null`: or nothing."""
+    """A value of `kind` from `low` to `high`; `null`: or nothing; `many`: or a list (not `single`: a list alone)."""
 
     kind: type
     low: float = 0
@@ -25,6 +26,7 @@ class Bound:
     many: bool = False
     null: bool = False
     single: bool = True
+    items: int = _ITEMS  # of a list
 
     @property
     def words(self) -> str:
@@ -39,7 +41,7 @@ class Bound:
             return self.null
         if isinstance(value, list) and self.many:
             one = replace(self, null=False, single=True)
-            return 0 < len(value) <= _ITEMS and all(one.holds(item) for item in value)
+            return 0 < len(value) <= self.items and all(one.holds(item) for item in value)
         if not self.single:
             return False
         if self.kind is str:
@@ -74,7 +76,7 @@ def _maybe(bound: Bound) -> Bound:
 
 
 _FLAG, _WORD = Bound(bool, null=True), Bound(str)
-_WIDTH, _LAYERS, _SIDE, _EPSILON = _whole(1, 16384), _whole(1, 128), _whole(1, 512), _real(1e-12, 0.1)
+_WIDTH, _LAYERS, _SIDE, _EPSILON = _whole(1, 16384), _whole(1, MOST_LAYERS), _whole(1, 512), _real(1e-12, 0.1)
 _ID, _SHIFT, _STEPS = _maybe(_whole(0, 2**20)), _real(-100, 100), _whole(200, 100_000)
 _FACTOR, _BETA = _real(1e-3, 1e3), _real(1e-6, 0.9999)
 
@@ -185,12 +187,12 @@ _T5: Table = {
 _SCHEDULER: Table = {
     "num_train_timesteps": _STEPS,
     **dict.fromkeys(("beta_start", "beta_end"), _BETA),
-    "trained_betas": _maybe(_list(_BETA)),
+    "trained_betas": _maybe(replace(_list(_BETA), items=100_000)),
     "steps_offset": _whole(0, 1000),
     **dict.fromkeys(("base_image_seq_len", "max_image_seq_len"), _whole(1, 2**20)),
-    **dict.fromkeys(("base_shift", "max_shift"), _SHIFT),
+    **dict.fromkeys(("base_shift", "max_shift"), _real(0, 10)),
     "shift": _real(1e-3, 1e3),
-    "shift_terminal": _maybe(_real(0, 1)),
+    "shift_terminal": _maybe(_real(0, 0.99)),
     **dict.fromkeys(("flow_shift", "clip_sample_range", "sample_max_value", "dynamic_thresholding_ratio"),
                     _maybe(_real(0, 1e6))),
     **dict.fromkeys(("sigma_min", "sigma_max"), _maybe(_real(0, 1e6))),

@@ -6,6 +6,7 @@ Opening one reads JSON only. Nothing here executes code from the checkpoint.
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from gesso_export.checkpoint.strict import read_json, read_text
 from gesso_export.errors import CheckpointError
 
 INDEX = "model_index.json"
+_NAMED = 8  # files of a folder that is none
 
 _CONFIG_NAMES = {
     "scheduler": "scheduler_config.json",
@@ -82,6 +84,9 @@ def open_checkpoint(root: Path, name: str, revision: str | None = None) -> Check
     if not root.is_dir():
         raise CheckpointError(f"{root} is not a directory; a checkpoint is a diffusers directory or a hub id")
     root, revision = snapshot(root, revision)
+    if not os.path.lexists(root / INDEX):
+        found = ", ".join(sorted(path.name for path in root.iterdir())[:_NAMED]) or "nothing"
+        raise CheckpointError(f"{root} has no {INDEX}, which a checkpoint has; there is {found}")
     index = read_json(root, INDEX)
     components = {}
     for key, entry in index.items():
@@ -96,8 +101,14 @@ def snapshot(root: Path, revision: str | None = None) -> tuple[Path, str | None]
 
     Any other folder is itself. Raises CheckpointError when it is not clear which snapshot is meant.
     """
+    if (root / INDEX).exists():
+        return root, revision
+    if repositories := sorted(path.name for path in root.glob("models--*--*") if path.is_dir()):
+        raise CheckpointError(f"{root} is the hub's cache; name one of its repositories: {', '.join(repositories)}")
+    if root.name == "snapshots":
+        root = root.parent
     folder = root / "snapshots"
-    if (root / INDEX).exists() or not folder.is_dir():
+    if not folder.is_dir():
         return root, revision
     found = sorted(path.name for path in folder.iterdir() if path.is_dir())
     main = root / "refs" / "main"

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gesso_export.checkpoint.bounds import short
-from gesso_export.checkpoint.checkpoint import Checkpoint
+from gesso_export.checkpoint.checkpoint import Checkpoint, StatedComponent
 from gesso_export.checkpoint.strict import read_text
 from gesso_export.checkpoint.weights import find_weights
 from gesso_export.errors import CheckpointError
@@ -25,7 +25,15 @@ _SPELLINGS = {
     **dict.fromkeys(("v", "v_pred", "vpred", "v_prediction", "velocity"), V_PREDICTION),
 }
 _ARCHITECTURES = {"stable-diffusion-v2-768-v": V_PREDICTION, "stable-diffusion-v2-512": EPSILON}
+# Of which models `modelspec.architecture` is, by how it begins.
+_FAMILIES = {
+    "stable-diffusion-v1": "Stable Diffusion 1.x",
+    "stable-diffusion-v2": "Stable Diffusion 2.x",
+    "stable-diffusion-xl": "Stable Diffusion XL",
+    **dict.fromkeys(("flux-1", "flux.1"), "FLUX.1"),
+}
 _FLAG = "; --prediction-type decides"
+_FILE_FLAG = "; --scheduler FILE decides"
 _YAML = (".yaml", ".yml")
 _PARAMETERIZATION = re.compile(r"^\s*parameterization\s*:\s*[\"']?([\w-]+)", re.MULTILINE)
 _SCALING = re.compile(r"denoiser_scaling\.(\w+)Scaling\b")
@@ -48,6 +56,13 @@ class Claims:
     prediction: Sequence[Claim] = ()
     zero_snr: Sequence[Claim] = field(default=())  # "true" or "false"
     size: Sequence[Claim] = field(default=())  # pixels
+    family: Sequence[Claim] = field(default=())
+
+    def check_family(self, what: str) -> None:
+        """Raises CheckpointError when the header is of another family's file; what: that of the tensors."""
+        for claim in self.family:
+            if not what.startswith(claim.value):
+                raise CheckpointError(f"{claim}, but the tensors are those of {what}{_FLAG}")
 
     def predicts(self, asked: str | None, default: str | None) -> str | None:
         """asked: by the user, which decides. Raises CheckpointError when sources disagree, or say what is not known."""
@@ -83,7 +98,7 @@ def of_file(names: Collection[str], metadata: Mapping[str, str], file: Path | No
     resolution = metadata.get("modelspec.resolution", "")
     if (match := _RESOLUTION.fullmatch(resolution)) and match[1] == match[2] and int(match[1]) in _SIZES:
         size.append(Claim(match[1], "the header's modelspec.resolution"))
-    return Claims(prediction, zero, size)
+    return Claims(prediction, zero, size, _family(metadata))
 
 
 def of_directory(checkpoint: Checkpoint) -> Claims:
@@ -92,15 +107,21 @@ def of_directory(checkpoint: Checkpoint) -> Claims:
     said = config.get("prediction_type")
     how = "scheduler_config.json" if said is not None else "scheduler_config.json, which names none,"
     found = [Claim(str(said or EPSILON), how)]
+    zero = [Claim(str(bool(config.get("rescale_betas_zero_snr"))).lower(), "scheduler_config.json")]
     for header in find_weights(checkpoint.components["unet"]).headers():
-        found += _of_metadata(header.metadata) + _of_marks(header.shapes)
-    return Claims(found)
+        inside = of_file(header.shapes, header.metadata, None)
+        found += inside.prediction
+        zero += inside.zero_snr
+    return Claims(found, zero)
 
 
 def check(checkpoint: Checkpoint) -> None:
     """Raises CheckpointError when the sources of a directory disagree, unless the user has decided."""
-    if checkpoint.prediction_type is None and {"unet", "scheduler"} <= checkpoint.components.keys():
-        agreed("prediction type", of_directory(checkpoint).prediction, _FLAG)
+    said = of_directory(checkpoint)
+    if checkpoint.prediction_type is None:
+        agreed("prediction type", said.prediction, _FLAG)
+    if not isinstance(checkpoint.components["scheduler"], StatedComponent):
+        agreed("zero terminal SNR", said.zero_snr, _FILE_FLAG)
 
 
 def _of_metadata(metadata: Mapping[str, str]) -> list[Claim]:
@@ -114,6 +135,12 @@ def _of_metadata(metadata: Mapping[str, str]) -> list[Claim]:
         if (said := metadata.get(key, "").lower()) in ("true", "false"):
             found.append(Claim(V_PREDICTION if said == "true" else EPSILON, f"the header's {key}"))
     return found
+
+
+def _family(metadata: Mapping[str, str]) -> list[Claim]:
+    said = metadata.get("modelspec.architecture", "")
+    source = f"the header's modelspec.architecture ({short(said)})"
+    return [Claim(what, source) for start, what in _FAMILIES.items() if said.lower().startswith(start)]
 
 
 def _of_marks(names: Collection[str]) -> list[Claim]:

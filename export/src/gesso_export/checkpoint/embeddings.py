@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gesso_export.errors import CheckpointError, first_line
+from gesso_export.checkpoint.header import open_tensors, read_header
+from gesso_export.errors import CheckpointError
 
 _WEB_UI_KEY = "emb_params"
 _SDXL_KEYS = ("clip_l", "clip_g")  # of the first and the second text encoder
 LEGACY_EOS = 2  # in published configs; the id of the end is that of the last token
 MAX_VECTORS = 75  # as many as a chunk of a prompt holds
+_LARGEST = 2**20  # numbers of a file; 75 vectors of both of SDXL's encoders are 154,000
 
 
 @dataclass(frozen=True)
@@ -44,12 +46,14 @@ def read(argument: str) -> Embedding:
     path = Path(file)
     if path.suffix != ".safetensors":
         raise CheckpointError(f"embedding {token}: {path.name} is not a .safetensors file; pickles are never read")
-    from safetensors.torch import load_file
-
     try:
-        tensors = load_file(path)
-    except Exception as error:  # safetensors has no narrower error, and the file may not be there
-        raise CheckpointError(f"embedding {token}: {path} cannot be read: {first_line(error)}") from error
+        header = read_header(path)
+    except CheckpointError as error:
+        raise CheckpointError(f"embedding {token}: {error}") from error
+    if header.parameters > _LARGEST:
+        raise CheckpointError(f"embedding {token}: {path.name} holds {header.parameters:,} numbers; it is no embedding")
+    with open_tensors(path) as file:
+        tensors = {name: file.get_tensor(name) for name in header.shapes}
     if tensors.keys() == set(_SDXL_KEYS):
         first, second = (_vectors(token, tensors[key]) for key in _SDXL_KEYS)
         if len(first) != len(second):

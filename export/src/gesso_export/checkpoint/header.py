@@ -10,11 +10,13 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from gesso_export.checkpoint.bounds import short
 from gesso_export.checkpoint.strict import TABLE_BYTES, check_regular, parse_object
 from gesso_export.errors import CheckpointError, first_line
 
 _LENGTH_BYTES = 8  # before the header: its length, a little-endian whole number
 _METADATA = "__metadata__"
+_TENSORS = 20_000  # the largest models have some 3,000
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,12 @@ def read_header(file: Path) -> Header:
     """Raises CheckpointError for what is no whole safetensors file."""
     content = _parsed(file)
     metadata = content.pop(_METADATA, None) or {}
+    if len(content) > _TENSORS:
+        raise CheckpointError(f"{file} has {len(content)} tensors; the most that is read is {_TENSORS}")
     open_tensors(file)  # safetensors holds shapes and offsets against the file's size
+    for name, entry in content.items():
+        if 0 in entry["shape"] and len(entry["shape"]) > 1:  # a mark is [0]; the file's size bounds no other sizes
+            raise CheckpointError(f"{file}: the tensor {name} is empty: {short(entry['shape'])}")
     return Header(
         {name: tuple(entry["shape"]) for name, entry in content.items()},
         {name: entry["dtype"] for name, entry in content.items()},

@@ -59,8 +59,13 @@ class Weights:
         return sum(header.parameters for header in self.headers())
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Of every tensor."""
-        return {name: shape for header in self.headers() for name, shape in header.shapes.items()}
+        """Of every tensor. Raises CheckpointError for one that is in two files."""
+        shapes: dict[str, tuple[int, ...]] = {}
+        for file, header in zip(self.files, self.headers(), strict=True):
+            if twice := next((name for name in header.shapes if name in shapes), None):
+                raise CheckpointError(f"{file.parent.name}/{file.name}: the tensor {twice} is in another shard too")
+            shapes.update(header.shapes)
+        return shapes
 
     def dtypes(self) -> set[str]:
         """The precisions they are stored in, as safetensors names them."""

@@ -56,6 +56,8 @@ def describe(checkpoint: Checkpoint, embeddings: Sequence[Embedding] = ()) -> Mo
     for key, width in (("joint_attention_dim", t5["d_model"]), ("pooled_projection_dim", clip["hidden_size"])):
         if transformer[key] != width:
             raise CheckpointError(f"transformer: {key} is {transformer[key]}, but its text encoder's width {width}")
+    scheduler = found["scheduler"].config()
+    parts.check_flow_scheduler(scheduler)
     guided = bool(transformer["guidance_embeds"])
     fill = channels != vae.latent_channels
     size = SizeSpec(native=_NATIVE, multiple=vae.factor * _PACK, max_pixels=max_pixels(_NATIVE))
@@ -122,7 +124,7 @@ def describe(checkpoint: Checkpoint, embeddings: Sequence[Embedding] = ()) -> Mo
                 found["tokenizer_2"], t5_length, t5["vocab_size"], end=t5["eos_token_id"]
             ),
         },
-        scheduler=SchedulerSpec(found["scheduler"].config()),
+        scheduler=SchedulerSpec(scheduler),
         vae=vae,
         size=size,
         parameters={

@@ -27,6 +27,9 @@ _COLOURS = 3  # channels of a picture
 _SPACINGS = ("leading", "linspace", "trailing")
 _PREDICTION_TYPES = ("epsilon", "v_prediction")
 _BETA_START, _BETA_END = 0.0001, 0.02  # diffusers' own defaults
+_STEPS = 1000
+_SHIFTS = {"base": (256, 0.5), "max": (4096, 1.15)}  # of which number of tokens, and which shift
+_STEEPEST = 0.01  # a token; the published line rises by 0.00017
 _BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 
 
@@ -126,6 +129,20 @@ def check_diffusion_scheduler(config: Mapping[str, Any]) -> None:
             raise CheckpointError(f"scheduler: {key} is {config[key]!r}; supported: {', '.join(map(str, supported))}")
     if config.get("beta_start", _BETA_START) > config.get("beta_end", _BETA_END):
         raise CheckpointError("scheduler: beta_start is above beta_end")
+    betas, steps = config.get("trained_betas"), config.get("num_train_timesteps", _STEPS)
+    if betas and len(betas) != steps:
+        raise CheckpointError(f"scheduler: trained_betas has {len(betas)} betas, but num_train_timesteps is {steps}")
+
+
+def check_flow_scheduler(config: Mapping[str, Any]) -> None:
+    """FLUX's shift grows with the picture, on a line through two of its lengths in tokens."""
+    (low, start), (high, end) = (
+        (config.get(f"{which}_image_seq_len", tokens), config.get(f"{which}_shift", shift))
+        for which, (tokens, shift) in _SHIFTS.items()
+    )
+    if config.get("use_dynamic_shifting") and not (low < high and 0 <= (end - start) / (high - low) <= _STEEPEST):
+        ends = f"base_shift {start} at base_image_seq_len {low}, max_shift {end} at max_image_seq_len {high}"
+        raise CheckpointError(f"scheduler: {ends} is no line that a shift can follow")
 
 
 def with_embeddings(module: type[NetworkModule], embeddings: Sequence[Embedding]) -> Callable[[Any], NetworkModule]:

@@ -50,8 +50,10 @@ def detect(
     said = Asked(prediction_type, turbo, vae, claims or of_file(shapes, {}, None))
     try:
         layout = _detect(shapes, said)
-    except (KeyError, IndexError, ValueError, StopIteration) as error:
+    except (KeyError, IndexError, ValueError, ArithmeticError, StopIteration) as error:
         raise CheckpointError(f"this file lacks a tensor that its kind of model has: {error}") from error
+    if prediction_type is None:
+        said.claims.check_family(layout.what)
     if turbo and sdxl.KEY not in shapes:
         raise CheckpointError(f"--turbo is for SDXL files; this file is {layout.what}")
     return layout

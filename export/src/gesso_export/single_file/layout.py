@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from gesso_export.checkpoint.bounds import MOST_LAYERS
 from gesso_export.checkpoint.claims import Claims
 from gesso_export.errors import CheckpointError
 
@@ -74,5 +75,8 @@ def under(shapes: Shapes, prefix: str, part: str) -> Shapes:
 
 
 def count(shapes: Shapes, prefix: str) -> int:
-    """How many numbered layers there are of this prefix."""
-    return len({key.removeprefix(prefix).partition(".")[0] for key in shapes if key.startswith(prefix)})
+    """How many numbered layers there are of this prefix. Raises CheckpointError for more than any model has."""
+    found = len({key.removeprefix(prefix).partition(".")[0] for key in shapes if key.startswith(prefix)})
+    if found > MOST_LAYERS:
+        raise CheckpointError(f"this file has {found} of {prefix}*; no model has more than {MOST_LAYERS}")
+    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from gesso_export.single_file.layout import Part, Shapes, Tensors
 def write_part(part: Part, source: Any, folder: Path) -> None:
     """source: the open file. Raises CheckpointError when its tensors are not those of the part."""
     keys = [key for key in source.keys() if key.startswith(part.prefix)]  # noqa: SIM118 - not a mapping
-    converted = _converted(part, {key: _read(source, key) for key in keys})
+    converted = _converted(part, keys, lambda key: _read(source, key))
     folder.mkdir(parents=True)
     tensors = {key: tensor.contiguous() for key, tensor in converted.items()}
     save_file(tensors, folder / f"{part.stem}.safetensors", metadata={"format": "pt"})
@@ -28,16 +28,19 @@ def write_part(part: Part, source: Any, folder: Path) -> None:
 
 def converted_shapes(part: Part, shapes: Shapes) -> Shapes:
     """Names and shapes as `write_part` would write them; raises as it does."""
-    converted = _converted(part, {key: torch.empty(shape, device="meta") for key, shape in shapes.items()})
+    converted = _converted(part, shapes, lambda key: torch.empty(shapes[key], device="meta"))
     return {name: tuple(tensor.shape) for name, tensor in converted.items()}
 
 
-def _converted(part: Part, tensors: Tensors) -> Tensors:
+def _converted(part: Part, keys: Iterable[str], read: Callable[[str], torch.Tensor]) -> Tensors:
     try:
         with quiet():
-            return part.convert({key.removeprefix(part.prefix): tensor for key, tensor in tensors.items()})
+            converted = part.convert({key.removeprefix(part.prefix): read(key) for key in keys})
     except Exception as error:  # the conversions are diffusers', and fail in their own ways
         raise CheckpointError(f"{part.name} cannot be converted: {first_line(error)}") from error
+    if missing := next((name for name, tensor in converted.items() if tensor is None), None):
+        raise CheckpointError(f"{part.name}: the file has nothing to make {missing} of")
+    return converted
 
 
 def _read(source: Any, key: str) -> torch.Tensor:

@@ -44,7 +44,17 @@ def vae(shapes: Shapes, prefix: str = VAE, **config: Any) -> Part:
 
 
 def read_vae(path: Path, folder: Path, config: Mapping[str, Any]) -> Component:
-    """The VAE in `path`: a folder in the diffusers layout, or a file in the original one, which is written to `folder`.
+    """The VAE in `path`, as `find_vae`; that of a file is written to `folder`."""
+    found = find_vae(path, config)
+    if isinstance(found, Component):
+        return found
+    with open_tensors(path) as source:
+        write_part(found, source, folder)
+    return Component("vae", "diffusers", _CLASS, folder)
+
+
+def find_vae(path: Path, config: Mapping[str, Any]) -> Component | Part:
+    """The VAE in `path`: of a folder in the diffusers layout, or a part of a file in the original one.
 
     config: what a file does not say. Raises CheckpointError when there is none.
     """
@@ -63,9 +73,6 @@ def read_vae(path: Path, folder: Path, config: Mapping[str, Any]) -> Component:
     if prefix is None:
         raise CheckpointError(f"--vae {path} has no VAE ({_FIRST})")
     try:
-        part = vae(under(shapes, prefix, "VAE"), prefix, **config)
-    except (KeyError, IndexError, ValueError) as error:
+        return vae(under(shapes, prefix, "VAE"), prefix, **config)
+    except (KeyError, IndexError, ValueError, ArithmeticError) as error:
         raise CheckpointError(f"--vae {path} lacks a tensor that VAEs have: {error}") from error
-    with open_tensors(path) as source:
-        write_part(part, source, folder)
-    return Component("vae", "diffusers", _CLASS, folder)
