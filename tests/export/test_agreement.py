@@ -65,6 +65,10 @@ AMISS: dict[str, tuple[Callable[[Path], object], str]] = {
     "half of merges.txt": (lambda root: cut(root / "tokenizer/merges.txt", 20_000), "tokenizer: no merge makes"),
     "an empty tokenizer": (lambda root: (root / "tokenizer/vocab.json").write_text("{}"), "tokenizer"),
     "half of vocab.json": (lambda root: lose_words(root / "tokenizer/vocab.json", 20_000), "tokenizer"),
+    "two of one number": (
+        lambda root: edit(root / "tokenizer/vocab.json", **{"cat</w>": 7}),
+        "two tokens have the same number",
+    ),
     "another model's": (other_tokenizer, "has 706 tokens, but the text encoder's table 49408 rows"),
     "another end": (
         lambda root: edit(root / "tokenizer/special_tokens_map.json", eos_token="x"),

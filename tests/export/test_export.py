@@ -109,7 +109,8 @@ def test_of_two_exports_to_one_place_the_first_wins(tmp_path: Path) -> None:
         out.mkdir()
         (out / "bundle.json").write_text("first")
     assert (out / "bundle.json").read_text() == "first"
-    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "bundle.finished-1"]
+    assert (tmp_path / "bundle.finished-1" / "bundle.json").read_text() == "second"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

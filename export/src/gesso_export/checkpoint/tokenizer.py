@@ -95,6 +95,8 @@ def _check(source: TokenizerSource, tokenizer: Any) -> None:
     rows, known = source.vocabulary, len(tokenizer)
     if not rows - _PADDING <= known <= rows or max(tokenizer.get_vocab().values()) >= rows:
         raise CheckpointError(f"has {known} tokens, but the text encoder's table {rows} rows: not of one model")
+    if len(set(tokenizer.get_vocab().values())) < len(tokenizer.get_vocab()):
+        raise CheckpointError("two tokens have the same number; is its vocabulary damaged?")
     for end in ("eos_token_id", "pad_token_id"):
         if getattr(tokenizer, end) is None:
             raise CheckpointError(f"has no {end.removesuffix('_id')}")
