@@ -200,6 +200,8 @@ def test_inspect_says_what_is_there(micro: Path, gesso_export: Command) -> None:
     }
     assert report["networks"]["text_encoder"]["layers"] == 1
     assert report["vae"]["latent_channels"] == 4
+    assert report["exports"]["networks"] == ["text_encoder", "unet", "vae_encoder", "vae_decoder"]
+    assert set(report["exports"]["bytes"]) == {"fp32", "fp16", "int8"}
 
 
 def test_inspect_reads_a_single_file_without_unpacking_it(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from gesso_export.checkpoint.checkpoint import Component
 from gesso_export.checkpoint.embeddings import Embedding
 from gesso_export.errors import CheckpointError
 from gesso_export.examination import Examination, Stored, abridged, examine, examine_file, examine_part
+from gesso_export.export import room
+from gesso_export.precision import PRECISIONS
 from gesso_export.single_file.convert import borrowed
 from gesso_export.single_file.detect import detect
 from gesso_export.single_file.header import read
@@ -89,11 +92,24 @@ def _described(wanted: Wanted, found: Examination) -> dict[str, Any]:
         },
         "vae": vars(model.vae) if model else None,
         "scheduler": checkpoint.components["scheduler"].class_name if checkpoint and model else None,
+        "exports": _exports(found),
         "left_out": found.left_out,
         "safety": _SAFE,
         "refused": found.refused,
     }
     return report
+
+
+def _exports(found: Examination) -> dict[str, Any] | None:
+    """What an export would write, and the bytes that it takes in each precision; None when it would write nothing."""
+    model = found.model
+    if model is None or found.refused:
+        return None
+    sizes = {}
+    for precision in PRECISIONS:
+        with contextlib.suppress(CheckpointError):  # not for this family
+            sizes[precision] = room(found, precision)
+    return {"networks": [network.name for network in model.networks], "bytes": sizes}
 
 
 def _prediction(wanted: Wanted, found: Examination) -> dict[str, Any]:
@@ -118,8 +134,9 @@ def _network(stored: Stored) -> dict[str, Any]:
 
 def table(report: Mapping[str, Any]) -> str:
     """The same, to be read by people."""
-    prediction, vae = report["prediction_type"], report["vae"]
+    prediction, vae, exports = report["prediction_type"], report["vae"], report["exports"]
     sources = "; ".join(f"{said['source']} says {said['value']}" for said in prediction["sources"])
+    sizes = [f"{size / 1e6:,.0f} MB in {name}" for name, size in exports["bytes"].items()] if exports else []
     inpainting = {None: None, True: "native", False: "by blending latents"}[report["native_inpainting"]]
     rows = [
         ("checkpoint", f"{report['checkpoint']} ({report['form']})"),
@@ -131,6 +148,7 @@ def table(report: Mapping[str, Any]) -> str:
         ("predicts", " ".join(filter(None, (prediction["value"], f"({sources or 'no source says it'})")))),
         ("scheduler", report["scheduler"]),
         ("vae", f"{vae['factor']} px per latent, {vae['latent_channels']} channels" if vae else None),
+        ("exports", f"{', '.join(exports['networks'])}: {', '.join(sizes)}" if exports else None),
     ]
     lines = [f"{title:12} {text}" for title, text in rows if text]
     if report["networks"]:
