@@ -182,7 +182,7 @@ def _inspect(arguments: Sequence[str]) -> None:
     report = inspection.inspect(_wanted(args))
     print(json.dumps(report, indent=2) if args.json else inspection.table(report))
     if report["refused"]:
-        raise RefusedError(f"an export would refuse {args.checkpoint}, for what is said above")
+        raise RefusedError(f"{args.checkpoint} is not a bundle, and an export would refuse it for what is said above")
 
 
 def _verify(arguments: Sequence[str]) -> None:
