@@ -30,6 +30,8 @@ class Answer:
 
 
 class _Channel:
+    only_image = False
+
     def __init__(self) -> None:
         self.events: list[tuple[float, Event]] = []
         self.error: RequestError | None = None

@@ -230,6 +230,8 @@ class Gate:
 class FakeClient:
     """The far end of a channel: what it heard, and the rules of how it may be spoken to."""
 
+    only_image = False
+
     def __init__(self) -> None:
         self.events: list[Event] = []
         self.finals: list[RequestError | None] = []  # exactly one in the end

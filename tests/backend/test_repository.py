@@ -58,10 +58,21 @@ def test_what_is_written_parses_and_says_where_the_bundle_is(tmp_path: Path, nam
     parameters = parameters_of(tmp_path / "models" / "inpaint")
     assert json.loads(parameters.pop("gesso")) == json.loads(json.dumps(fake_bundle().describe(settings.limits)))
     assert parameters == {"loop": "plain", "max_rows": "3"}  # all that clients may read
-    bounds = {"max_input_mib": "2048", "max_image_pixels": str(settings.max_image_pixels)}
+    bounds = {"max_queue": "256", "max_image_pixels": str(settings.max_image_pixels), "max_input_mib": "2048"}
     assert parameters_of(tmp_path / "models" / "inpaint_once") == {"target": "inpaint", **bounds}
     repository.write(tmp_path / "small", {"inpaint": folder}, settings, waiting_mib=10)
     assert parameters_of(tmp_path / "small" / "inpaint_once")["max_input_mib"] == "10"
+
+
+def test_the_limits_that_are_published_are_the_settings(tmp_path: Path) -> None:
+    """Guards clients, who check them before they send: what an operator lowers is what they are told."""
+    settings = Settings(max_image_pixels=5000, max_preview_mib=3)
+    repository.write(tmp_path / "models", {"inpaint": write_bundle(tmp_path / "mine")}, settings)
+    parameters = parameters_of(tmp_path / "models" / "inpaint")
+    assert json.loads(parameters["gesso"])["limits"] == {
+        "max_image_pixels": 5000, "max_request_bytes": 4 * 5000 + 2**20, "max_preview_bytes": 3 * 2**20
+    }  # fmt: skip
+    assert parameters["max_image_pixels"] == parameters_of(tmp_path / "models" / "inpaint_once")["max_image_pixels"]
 
 
 def test_each_model_gets_a_folder_to_be_drained_through(tmp_path: Path) -> None:
@@ -97,12 +108,13 @@ def test_models_are_the_committed_ones_and_those_are_left_alone(tmp_path: Path) 
 
 
 def test_several_bundles_are_several_pairs_of_models(tmp_path: Path) -> None:
-    """Guards --name: each shim has its own target."""
+    """Guards --name: each shim has its own target, and takes as many requests."""
     served = {name: write_bundle(tmp_path / name) for name in ("inpaint", "portrait-2.1")}
-    names = repository.write(tmp_path / "models", served, Settings())
+    names = repository.write(tmp_path / "models", served, Settings(max_queue=7))
     assert names == ["inpaint", "inpaint_once", "portrait-2.1", "portrait-2.1_once"]
     assert sorted(path.name for path in (tmp_path / "models").iterdir()) == sorted(names)
-    assert parameters_of(tmp_path / "models" / "portrait-2.1_once")["target"] == "portrait-2.1"
+    shim = parameters_of(tmp_path / "models" / "portrait-2.1_once")
+    assert (shim["target"], shim["max_queue"]) == ("portrait-2.1", "7")
     assert Path(settings_of(tmp_path / "models" / "portrait-2.1").bundle).samefile(tmp_path / "portrait-2.1")
 
 

@@ -66,7 +66,7 @@ def test_every_parameter_arrives() -> None:
         clip_skip=1, image=IMAGE, mask_image=MASK, num_inference_steps=7, guidance_scale=2.5,
         guidance_rescale=0.7, strength=0.5, seed=9, scheduler="euler", timestep_spacing="linspace", eta=0.3,
         num_images_per_prompt=2, padding_mask_crop=4, mask_feather=3, mask_invert=True,
-        latent_blend=False, require_native=True, preview_every=2,
+        latent_blend=False, require_native=True, preview_every=2, preview_size=64,
     )  # fmt: skip
     taken = set(fake_bundle().parameters) - {*DIGESTS, "picture_size", "picture_offset"}  # these have their own tests
     found = {name: getattr(request, name) for name in taken if name not in ("height", "width")}
@@ -75,7 +75,7 @@ def test_every_parameter_arrives() -> None:
         "long_prompt": False, "clip_skip": 1, "num_inference_steps": 7, "guidance_scale": 2.5, "strength": 0.5,
         "guidance_rescale": 0.7, "seed": 9, "scheduler": "euler", "timestep_spacing": "linspace", "timesteps": None,
         "sigmas": None, "eta": 0.3, "num_images_per_prompt": 2, "padding_mask_crop": 4, "mask_feather": 3,
-        "mask_invert": True, "latent_blend": False, "require_native": True, "preview_every": 2,
+        "mask_invert": True, "latent_blend": False, "require_native": True, "preview_every": 2, "preview_size": 64,
     }  # fmt: skip
     np.testing.assert_array_equal(request.image, IMAGE)
     np.testing.assert_array_equal(request.mask_image, 255 - MASK)

@@ -144,7 +144,7 @@ def test_triton_is_started_closed_and_on_loopback(bundle: Path, monkeypatch: pyt
     assert flags["models"] == ["inpaint", "inpaint_once", "other", "other_once"]
     assert flags["--model-repository"] == flags["repository"]
     assert flags["--model-control-mode"] == "none"
-    assert flags["--grpc-infer-allocation-pool-size"] == "1"  # each kept request keeps its pictures
+    assert flags["--grpc-infer-allocation-pool-size"] == "0"  # each kept request keeps its pictures
     assert flags["--id"].removeprefix("gesso-") not in flags["--backend-config"]  # it is told to everybody
     assert "--disable-auto-complete-config" in flags
     assert {flags[f"--{port}-address"] for port in ("http", "grpc", "metrics")} == {"127.0.0.1"}
@@ -169,7 +169,7 @@ def test_triton_is_closed_to_all_but_inference_with_keys_that_cannot_be_sent(
     """
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     with Scratch() as scratch:
-        commands = [triton_command(Path("t"), Path("b"), scratch, "::1", Ports(), gpu=False) for _ in range(2)]
+        commands = [triton_command(Path("t"), Path("b"), scratch, "::1", Ports(), Settings()) for _ in range(2)]
     keys = set()
     for command in commands:
         assert "--http-address=ipv6:::1" in command

@@ -33,14 +33,25 @@ def triton(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
             return api.answer(self.fields)
 
     api.Tensor, api.InferenceResponse, api.TritonError = FakeTensor, FakeResponse, FakeError
+    api.MetricFamily = None
     api.InferenceRequest, api.TRITONSERVER_RESPONSE_COMPLETE_FINAL = InferenceRequest, FINAL
     monkeypatch.setitem(sys.modules, "triton_python_backend_utils", api)
     forget()
-    modules = {name: importlib.import_module(f"gesso_backend.triton.{name}") for name in ("inpaint", "once", "channel")}
+    modules = {
+        name: importlib.import_module(f"gesso_backend.triton.{name}")
+        for name in ("inpaint", "once", "channel", "secret")
+    }
+    monkeypatch.setattr(modules["once"], "RequestCount", FakeCount)
     for name in ("inpaint", "once"):
         monkeypatch.setattr(modules[name], "log_to_stderr", lambda model: None)
     yield types.SimpleNamespace(**modules, api=api)
     forget()
+
+
+class FakeCount:
+    def __init__(self, family: Any, model: str) -> None:
+        self.outcomes: list[str] = []
+        self.request = self.outcomes.append
 
 
 def forget() -> None:
@@ -61,6 +72,7 @@ def model(triton: Any, gate: Gate) -> Iterator[Any]:
     model = triton.inpaint.InpaintModel()
     with serving(FakeEngines(gate)) as service:
         model._service = service
+        model._secret = "secret"
         yield model
         gate.open()
 
@@ -74,13 +86,12 @@ def inpaint() -> dict[str, Any]:
 
 def test_a_request_is_answered_with_tensors_of_the_wires_types(model: Any, gate: Gate) -> None:
     """Guards the translation: names, dtypes and shapes of every response, and one final flag."""
-    request = FakeRequest(inpaint() | inputs(preview_every=1))
+    request = FakeRequest(inpaint() | inputs(preview_every=2))
     gate.open()
     model.execute([request])
     responses = [response.arrays() for response in request.sender.wait()]
     assert [r["event"][0] for r in responses] == [
         b"progress",
-        b"preview",
         b"progress",
         b"preview",
         b"progress",
@@ -132,12 +143,33 @@ def test_every_code_is_a_code_of_tritons(triton: Any, kind: type[RequestError]) 
     assert triton.channel._triton_error("DEADLINE: text").code == FakeError.CANCELLED
 
 
-@pytest.mark.parametrize("parameters", [{"deadline": 1}, {"timeout": "soon"}, {"timeout": None}])
+WRONG_TIMEOUTS = ["soon", None, True, 1.5, -4, 2**64 - 4, 10**15 + 1, "9" * 10**5, "\u0663", [5], {"a": 5}, 1e9]
+WRONG_PRIORITIES = [1.5, True, None, 3, ["normal"], {"normal": 1}, "", "Normal", "x" * 10**5]
+
+
+@pytest.mark.parametrize("shim", [False, True], ids=["inpaint", "inpaint_once"])
+@pytest.mark.parametrize(
+    ("name", "field", "value"),
+    [("timeout", "timeout", value) for value in WRONG_TIMEOUTS]
+    + [("gesso_priority", "priority", value) for value in WRONG_PRIORITIES],
+)
+def test_a_parameter_of_the_wrong_type_is_refused_by_name(
+    model: Any, once: Any, shim: bool, name: str, field: str, value: Any
+) -> None:
+    """Guards both models alike: a double as the priority was INTERNAL, with a type's name of Python's, by way of
+    `inpaint_once`, and so was a timeout below 0."""
+    request = FakeRequest(inputs(), {name: value})
+    (once(lambda fields: iter([])) if shim else model).execute([request])
+    assert request.sender.error().startswith(f"INVALID_ARG: {field}: ")
+    assert len(request.sender.error()) < 200
+
+
+@pytest.mark.parametrize("parameters", [{"deadline": 1}, {"timeout": "soon"}, {"timeout": None}, {"x" * 10**5: 1}])
 def test_a_parameter_that_is_unknown_or_wrong_is_refused_by_name(model: Any, parameters: dict[str, Any]) -> None:
     """Guards against options that are taken and ignored."""
     request = FakeRequest(inputs(), parameters)
     model.execute([request])
-    assert request.sender.error().startswith(f"INVALID_ARG: {next(iter(parameters))}: ")
+    assert request.sender.error().startswith(f"INVALID_ARG: {next(iter(parameters))[:60]}: ")
 
 
 @pytest.mark.parametrize("sent", [{"timeout": 50_000}, {"parameters": {"timeout": 50_000}}])
@@ -174,16 +206,83 @@ def test_a_client_that_is_gone_is_noticed(model: Any, gate: Gate) -> None:
 
 def test_a_job_of_inpaint_once_is_cancelled_by_its_id_and_sent_only_the_image(model: Any, gate: Gate) -> None:
     """Guards the two parameters by which the shim speaks to its target."""
-    cancelled, finished = FakeRequest(inputs(), {"gesso_job": "a"}), FakeRequest(inputs(), {"gesso_job": "b"})
+    cancelled, finished = (FakeRequest(inputs(), {"gesso_job": f"secret.{job}"}) for job in "ab")
     model.execute([cancelled, finished])
     gate.wait()
-    cancel = FakeRequest(inputs(), {"gesso_cancel": "a"})
+    cancel = FakeRequest(inputs(), {"gesso_cancel": "secret.a"})
     model.execute([cancel])
     assert cancel.sender.wait() == []
     gate.open()
     assert cancelled.sender.error().startswith("CANCELLED")
     (response,) = finished.sender.wait()
     assert response.arrays()["event"][0] == b"image"
+
+
+@pytest.mark.parametrize("name", ["gesso_job", "gesso_cancel"])
+@pytest.mark.parametrize("value", ["a", ".a", "secre.a", "secret", "a.secret", 3, True, "\ud800"])
+def test_what_the_two_models_tell_each_other_nobody_else_can(model: Any, gate: Gate, name: str, value: Any) -> None:
+    """Guards other people's jobs: whoever sent `gesso_cancel` ended any job whose id it knew, and `gesso_job` gave a
+    job an id of one's own choice. Abuse of F10's row; the answer is that of any unknown parameter."""
+    victim = FakeRequest(inputs(), {"gesso_job": "secret.a"})
+    model.execute([victim])
+    gate.wait()
+    request = FakeRequest(inputs(), {name: value})
+    model.execute([request])
+    if value != "secret":
+        assert request.sender.error() == f"INVALID_ARG: {name}: unknown parameter"
+    gate.open()
+    assert not victim.sender.wait()[-1].has_error()
+
+
+def test_a_full_queue_is_said_before_a_picture_is_read(triton: Any, gate: Gate) -> None:
+    """Guards the refusal under load (F10: 0.23 s for a picture that was copied first)."""
+
+    class Unread(FakeRequest):
+        def inputs(self) -> list[FakeTensor]:
+            raise AssertionError("it was read")
+
+    model = triton.inpaint.InpaintModel()
+    with serving(FakeEngines(gate), settings={"max_queue": 1}) as service:
+        model._service = service
+        first, second = FakeRequest(inputs()), Unread({})
+        model.execute([first])
+        model.execute([second])
+        assert second.sender.error() == "UNAVAILABLE: the queue is full (1 requests)"
+        gate.open()
+        assert not first.sender.wait()[-1].has_error()
+
+
+@pytest.mark.parametrize("shim", [False, True], ids=["inpaint", "inpaint_once"])
+@pytest.mark.parametrize("name", ["image", "mask_image"])
+def test_a_picture_above_the_bound_is_refused_by_name_before_it_is_copied(
+    triton: Any, once: Any, shim: bool, name: str
+) -> None:
+    """Guards the published `max_image_pixels`, which was enforced nowhere."""
+
+    class Lent(FakeTensor):
+        def as_numpy(self) -> Any:
+            return super().as_numpy().view(Uncopied)
+
+    class Uncopied(np.ndarray):  # type: ignore[type-arg]
+        def copy(self, order: Any = "C") -> Any:
+            raise AssertionError("it was copied")
+
+    request = FakeRequest({})
+    request.inputs = lambda: [Lent(name, np.zeros((9, 11, 3)[: 3 if name == "image" else 2], np.uint8))]  # type: ignore[method-assign]
+    with serving(settings={"max_image_pixels": 98}) as service:
+        if shim:
+            model = once(lambda fields: pytest.fail("it was passed on"), {"max_image_pixels": "98"})
+        else:
+            model = triton.inpaint.InpaintModel()
+            model._service = service
+        model.execute([request])
+        assert request.sender.error() == f"INVALID_ARG: {name}: 99 pixels is above the maximum 98"
+
+
+def test_an_error_fits_into_a_header(triton: Any) -> None:
+    """Guards the reply of a request with an endless name in it: gRPC sends a message in its headers, and in the place
+    of one above 16 KiB an error of its own."""
+    assert len(triton.channel._triton_error("INVALID_ARG: " + "x" * 10**6).message()) <= 1000
 
 
 def test_one_bad_request_of_a_call_does_not_touch_the_others(model: Any, gate: Gate) -> None:
@@ -245,7 +344,7 @@ def image_response() -> FakeResponse:
     return FakeResponse([FakeTensor("event", np.array([b"image"], np.object_)), FakeTensor("seed", np.array([3]))])
 
 
-def test_the_shim_forwards_everything_and_answers_with_the_image(once: Any) -> None:
+def test_the_shim_forwards_everything_and_answers_with_the_image(once: Any, triton: Any) -> None:
     """Guards the one response: the image's, once, though the target's stream ends with an empty one."""
     asked: list[dict[str, Any]] = []
 
@@ -263,7 +362,9 @@ def test_the_shim_forwards_everything_and_answers_with_the_image(once: Any) -> N
     assert fields["requested_output_names"] == ["event", "step", "num_steps", "index", "seed", "image", "report"]
     assert fields["parameters"]["timeout"] == 2_000_000
     assert fields["parameters"]["gesso_priority"] == "interactive"
-    assert fields["parameters"]["gesso_job"]
+    secret, _, job = fields["parameters"]["gesso_job"].partition(".")
+    assert secret == triton.secret.shared()
+    assert job
 
 
 def test_the_shims_errors_are_the_targets_words(once: Any) -> None:
@@ -296,6 +397,26 @@ def test_the_shim_takes_no_parameter_but_the_timeout_and_the_priority(once: Any,
     request = FakeRequest(inputs(), parameters)
     once(lambda fields: iter([])).execute([request])
     assert request.sender.error().startswith(f"INVALID_ARG: {next(iter(parameters))}: unknown parameter")
+
+
+def test_the_shim_refuses_what_its_target_has_no_room_for(once: Any) -> None:
+    """Guards the refusal under load: by way of the target it took a copy of the picture, and 0.23 s (F10)."""
+    release = threading.Event()
+
+    def answer(fields: dict[str, Any]) -> Any:
+        assert release.wait(WAIT_SECONDS)
+        return iter([image_response(), FakeResponse()])
+
+    model = once(answer, {"max_queue": "2"})
+    first, second, third = (FakeRequest(inputs()) for _ in range(3))
+    model.execute([first, second, third])
+    assert third.sender.error() == "UNAVAILABLE: the queue is full (2 requests)"
+    assert model._count.outcomes == ["unavailable"]
+    release.set()
+    assert [request.sender.wait()[-1].has_error() for request in (first, second)] == [False, False]
+    until(lambda: not model._waiting)
+    model.execute([third := FakeRequest(inputs())])
+    assert not third.sender.wait()[-1].has_error()
 
 
 def test_several_images_need_the_streaming_model(once: Any) -> None:
@@ -365,7 +486,7 @@ def test_what_waits_in_the_shim_is_bounded(once: Any) -> None:
     assert second.sender.error() == "UNAVAILABLE: the queue is full (1 MiB of pictures)"
     release.set()
     assert not first.sender.wait()[-1].has_error()
-    until(lambda: model._held == 0)
+    until(lambda: not model._sizes)
     model.execute([third])
     assert not third.sender.wait()[-1].has_error()
 

@@ -43,6 +43,7 @@ MALFORMED: dict[str, tuple[Tensors, int, tuple[str, ...]]] = {
     "no prompt": (without("prompt"), 400, ("prompt", "missing")),
     "two prompts": (inpaint(prompt=text(b"a", b"b")), 400, ("prompt", "[2]")),
     "a prompt that is not UTF-8": (inpaint(prompt=text(b"caf\xe9")), 400, ("prompt", "UTF-8")),
+    "a prompt with a NUL": (inpaint(prompt="a\0b"), 400, ("prompt", "NUL")),
     "a prompt of 20 kB": (inpaint(prompt="x" * 20000), 400, ("prompt", "16384")),
     "a float picture": (inpaint(image=photo().astype(np.float32)), 400, ("image", "FP32", "UINT8")),
     "a grey picture": (inpaint(image=photo()[..., 0]), 400, ("image", "[64,72]")),
@@ -63,6 +64,7 @@ MALFORMED: dict[str, tuple[Tensors, int, tuple[str, ...]]] = {
     "strength 0": (inpaint(strength=0.0), 400, ("strength",)),
     "a strength that leaves no step": (inpaint(strength=0.1), 400, ("strength", "no step")),
     "height of another picture": ({**inpaint(), **tensors(height=128)}, 400, ("height", "64")),
+    "previews of no size": (inpaint(preview_every=1, preview_size=0), 400, ("preview_size", "0", "16")),
     "a scheduler nobody knows": (inpaint(scheduler="warp"), 404, ("scheduler", "warp", "ddim", "dpmpp_2m_karras")),
     "an unknown input": (inpaint(sampler="ddim"), 400, ("sampler",)),
     "a size that is no multiple": (text_to_image(height=67), 400, ("height", "67", "8")),
@@ -118,6 +120,21 @@ def test_the_parameters_between_the_two_models_are_not_for_clients(server: Serve
     for name in ("gesso_job", "gesso_cancel"):
         with pytest.raises(Refused, match=f"{name}: unknown parameter"):
             infer_json(server.http, text_to_image(), **{name: "x"})
+        for value in ("x", 5, ".x"):  # nor over `inpaint`, where they belong
+            with pytest.raises(Refused, match=f"INVALID_ARG: {name}: unknown parameter"):
+                list(stream_grpc(server.grpc, text_to_image(), **{name: value}))
+            with pytest.raises(Refused, match=f"INVALID_ARG: {name}: unknown parameter"):
+                list(generate_stream(server.http, {**flat(text_to_image()), name: value}))
+
+
+@pytest.mark.parametrize("value", [1.5, True, 3, "urgent"])
+def test_a_priority_that_is_none_is_refused_by_name(server: Server, value: Any) -> None:
+    """Guards the one parameter that travels on between the models: a double was a failure inside the server."""
+    words = "INVALID_ARG: priority: .* is not one of interactive, normal, background"
+    with pytest.raises(Refused, match=words):
+        infer_json(server.http, text_to_image(), gesso_priority=value)
+    with pytest.raises(Refused, match=words):
+        list(stream_grpc(server.grpc, text_to_image(), gesso_priority=value))
 
 
 def test_several_images_need_the_streaming_model(server: Server) -> None:

@@ -23,7 +23,7 @@ Tensors = Mapping[str, npt.NDArray[Any]]
 DATATYPES = {"uint8": "UINT8", "int32": "INT32", "int64": "INT64", "float32": "FP32", "bool": "BOOL", "object": "BYTES"}
 DTYPES = {datatype: np.dtype(name) for name, datatype in DATATYPES.items()}
 INT32 = ["height", "width", "num_inference_steps", "num_images_per_prompt"]
-INT32 += ["clip_skip", "max_sequence_length", "padding_mask_crop", "mask_feather", "preview_every"]
+INT32 += ["clip_skip", "max_sequence_length", "padding_mask_crop", "mask_feather", "preview_every", "preview_size"]
 TIMEOUT_SECONDS = 120.0
 
 
@@ -160,7 +160,7 @@ def grpc_request(inputs: Tensors, model: str, **parameters: Any) -> service_pb2.
         request.inputs.add(**_head(name, array))
         request.raw_input_contents.append(_packed(array))
     for name, value in parameters.items():
-        kind = {bool: "bool_param", int: "int64_param", str: "string_param"}[type(value)]
+        kind = {bool: "bool_param", int: "int64_param", float: "double_param", str: "string_param"}[type(value)]
         setattr(request.parameters[name], kind, value)
     return request
 

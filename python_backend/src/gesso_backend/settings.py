@@ -83,6 +83,10 @@ class Settings:
     max_image_pixels: int = _setting(
         2**25, "most pixels of one request's image; of a larger picture a piece can be sent", minimum=1, maximum=2**29
     )
+    max_preview_mib: int = _setting(256, "most MiB of previews that one request may be sent", minimum=1)
+    max_output_mib: int = _setting(
+        2048, "most MiB that the requests in the server may be sent; one more is told UNAVAILABLE", minimum=1
+    )
     threads: int = _setting(0, "threads of the engine; 0: one per core", minimum=0, maximum=1024)
     engine: str = _setting(
         "onnxruntime",
@@ -115,6 +119,9 @@ class Settings:
     )
     # An idle loop shows that it lives once a second: below two it could not be told from a stuck one.
     stall_seconds: float = _setting(600.0, "a network call longer than this counts as stuck", minimum=2)
+    stream_seconds: float = _setting(
+        3600.0, "how long a gRPC stream may last at least; ten minutes later it is ended", minimum=1
+    )
     drain_seconds: float = _setting(20.0, "how long running requests may finish on shutdown", minimum=0)
     control: str = _setting("")  # a folder through which gesso-serve asks the model to drain; empty: nobody asks
 
@@ -142,9 +149,14 @@ class Settings:
 
     @property
     def limits(self) -> dict[str, int]:
-        """What one request may hold, as clients are told: of its image in pixels, of all its tensors in bytes."""
+        """What one request may hold, as clients are told: of its image in pixels, of all its tensors and of all its
+        previews in bytes."""
         pixels = self.max_image_pixels
-        return {"max_image_pixels": pixels, "max_request_bytes": pixels * BYTES_PER_PIXEL + REQUEST_BYTES}
+        return {
+            "max_image_pixels": pixels,
+            "max_request_bytes": pixels * BYTES_PER_PIXEL + REQUEST_BYTES,
+            "max_preview_bytes": self.max_preview_mib * 2**20,
+        }
 
     @property
     def denoiser_gpus(self) -> tuple[int, ...]:

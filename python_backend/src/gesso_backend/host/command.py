@@ -6,9 +6,11 @@ import dataclasses
 import secrets
 from pathlib import Path
 
+from gesso_backend.host import readers
 from gesso_backend.host.listening import for_triton
 from gesso_backend.host.scratch import Scratch
 from gesso_backend.host.supervisor import EXIT_SECONDS, Ports
+from gesso_backend.settings import Settings
 
 # What an outsider could read pictures with, silence the log with, or learn the machine from. The rest stays open:
 # health, metadata, inference, model-config (the SDK and perf_analyzer read it) and statistics.
@@ -18,10 +20,12 @@ RESTRICTED = ("shared-memory", "model-repository", "logging", "trace")
 KEY_NAME = "gesso nobody"
 
 
-def triton_command(binary: Path, backends: Path, scratch: Scratch, address: str, ports: Ports, gpu: bool) -> list[str]:
+def triton_command(
+    binary: Path, backends: Path, scratch: Scratch, address: str, ports: Ports, settings: Settings
+) -> list[str]:
     """Auto-complete off: the committed config is the whole truth. Model control none: clients cannot load models.
 
-    address: numeric. gpu: whether Triton shows its GPU metrics.
+    address: numeric.
     """
     flags: dict[str, object] = {
         "id": scratch.server,
@@ -29,10 +33,10 @@ def triton_command(binary: Path, backends: Path, scratch: Scratch, address: str,
         "backend-directory": backends,
         "model-control-mode": "none",
         "exit-timeout-secs": EXIT_SECONDS,
-        "grpc-infer-allocation-pool-size": 1,  # of requests with their pictures that are kept, for each kind of call
-        "allow-gpu-metrics": str(gpu).lower(),
+        "allow-gpu-metrics": str(settings.on_gpu).lower(),
         "backend-config": f"python,shm-region-prefix-name={scratch.regions}",
     }
+    flags |= readers.grpc_flags(settings.stream_seconds)
     http, grpc = for_triton(address)
     for name, port in dataclasses.asdict(ports).items():
         flags |= {f"{name}-address": grpc if name == "grpc" else http, f"{name}-port": port}

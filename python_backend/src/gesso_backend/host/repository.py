@@ -19,6 +19,7 @@ from gesso_backend.settings import Settings
 COMMITTED = Path(__file__).parent.parent / "model_repository"
 STREAMING, ONCE = "inpaint", "inpaint_once"
 ONCE_SUFFIX = "_once"
+BOUNDS = ("max_queue", "max_image_pixels")  # settings that the shim has too: what it refuses need not travel on
 
 
 def write(
@@ -46,8 +47,8 @@ def write(
             own = dataclasses.replace(own, control=str(control / name))
         _write_model(target / name, STREAMING, {**own.to_parameters(), "gesso": description})
         write_private(target / name / "1", folder, own)
-        waiting = settings.max_input_mib if waiting_mib is None else waiting_mib
-        bounds = {"max_input_mib": str(waiting), "max_image_pixels": str(settings.max_image_pixels)}
+        bounds = {bound: str(getattr(settings, bound)) for bound in BOUNDS}
+        bounds["max_input_mib"] = str(settings.max_input_mib if waiting_mib is None else waiting_mib)
         _write_model(target / f"{name}{ONCE_SUFFIX}", ONCE, {"target": name, **bounds})
         names += [name, f"{name}{ONCE_SUFFIX}"]
         if settings.engine == "triton":

@@ -77,7 +77,7 @@ def _serve(options: argparse.Namespace) -> int:
         names = repository.write(scratch.models, served, fit.settings, scratch.control, fit.waiting_mib)
         if fit.line is not None:
             tell(f"gesso-serve: {fit.line}")
-        command = triton_command(server.binary, backends, scratch, address, ports, settings.on_gpu)
+        command = triton_command(server.binary, backends, scratch, address, ports, settings)
         supervisor = Supervisor(command, env, scratch, names, ports, settings.drain_seconds, address, options.verbose)
         with signals.handled_by(supervisor.asked):
             return supervisor.run()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 from gesso_backend.errors import ServeError
-from gesso_backend.host import environments, shared_memory
+from gesso_backend.host import environments, readers, shared_memory
 from gesso_backend.host.lifeline import Lifeline
 from gesso_backend.host.processes import ModelProcesses, is_stopped
 from gesso_backend.host.readiness import Readiness
@@ -175,6 +175,7 @@ class Supervisor:
                 if not self._ready:
                     self._ready = True
                     shared_memory.close_to_others(self._scratch.regions)
+                    readers.mind(process.pid, self._say)
                     self._announce()
             elif self._ready:
                 missed += 1

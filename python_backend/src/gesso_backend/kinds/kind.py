@@ -44,6 +44,8 @@ class Work:
     rows: int  # of each of them
     shape: tuple[int, int]  # (h, w) of what that network sees
     pictures: int = 1  # that its calls make
+    picture_bytes: int = 0  # of all the pictures that it sends
+    preview_bytes: int = 0  # of all the previews that it may send
 
     @property
     def pixels(self) -> int:
@@ -113,7 +115,7 @@ class Kind(ABC, Generic[R, P]):
 
     @abstractmethod
     def preview(self, prepared: P, pixels: Pixels) -> Pixels:
-        """The pixels of a `Preview` as the client's picture [H, W, 3]; off the loop's thread."""
+        """The pixels of a `Preview` as a picture [h, w, 3] no larger than the client's; off the loop's thread."""
 
     @abstractmethod
     def report(self, prepared: P, output: Pixels, index: int) -> dict[str, Any]:

@@ -135,6 +135,10 @@ class Parameters:
         False, needs="mask_image", own=Parameter("bool", False),
     )  # fmt: skip
     preview_every: int = _row("steps between previews; 0 none", 0, own=Parameter("int", 0, minimum=0, maximum=200))
+    preview_size: int = _row(
+        "pixels of a preview's longer side, never more than the picture's",
+        512, report="never", own=Parameter("int", 512, minimum=16, maximum=2048),
+    )  # fmt: skip
     original_size: tuple[int, ...] | None = _size(
         "(height, width) the network is told the picture had; absent: the canvas's"
     )
@@ -190,6 +194,8 @@ def _listed() -> Mapping[str, Listed]:
 
 
 PARAMETERS: Mapping[str, Listed] = _listed()
+# What decides how much is sent back: serving, which knows no parameter, names them when it is too much.
+PICTURES, PREVIEWS = "num_images_per_prompt", "preview_every"
 # The server's own, the same for every model.
 OWN: Mapping[str, Parameter] = types.MappingProxyType(
     {n: row.own for n, row in PARAMETERS.items() if row.own is not None}

@@ -78,7 +78,7 @@ def _number(name: str, item: Any, spec: Parameter, kind: str) -> Any:
     if value != value:
         raise InvalidRequest(name, "is not a number")
     if kind == "float" and math.isinf(value):
-        raise InvalidRequest(name, "is not finite")
+        raise InvalidRequest(name, f"is not finite: {value}")
     if spec.minimum is not None and value < spec.minimum:
         raise InvalidRequest(name, f"{value} is below the minimum {spec.minimum}")
     if spec.maximum is not None and value > spec.maximum:
@@ -97,6 +97,8 @@ def _text(name: str, value: Any, spec: Parameter) -> str:
         text = value.decode("utf-8")
     except UnicodeDecodeError:
         raise InvalidRequest(name, "is not UTF-8") from None
+    if "\0" in text:
+        raise InvalidRequest(name, "has a NUL character")
     if spec.choices is not None and text not in spec.choices:
         raise NotFound(name, f"{text[:MAX_QUOTED]!r} is not one of {', '.join(spec.choices)}")
     return text

@@ -31,6 +31,8 @@ class Event:
 class Channel(Protocol):
     """The way back to one client."""
 
+    only_image: bool  # whether progress and previews are not for it
+
     def send(self, event: Event) -> None:
         """Deliver an event."""
 

@@ -41,6 +41,7 @@ class Job:
         self.deadline = deadline
         self.priority = priority
         self.input_bytes = input_bytes
+        self.output_bytes = 0  # that it may send; set when it is prepared
         self.account = Account(clock, metrics, outbox)
         self._outbox = outbox
         self._metrics = metrics

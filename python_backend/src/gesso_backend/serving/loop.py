@@ -18,7 +18,7 @@ import numpy as np
 from gesso_backend.arrays import Arrays, Pixels
 from gesso_backend.call import Call
 from gesso_backend.engines.engine import EngineSet
-from gesso_backend.errors import InternalError
+from gesso_backend.errors import InternalError, RequestError
 from gesso_backend.kinds.kind import Life
 from gesso_backend.serving.batch import Batch, Branch
 from gesso_backend.serving.cache import Cache
@@ -109,8 +109,8 @@ class Loop(ABC):
 
     @staticmethod
     def _fail(run: Run, error: Exception) -> None:
-        if run.job.cause is None:
-            log.exception("request %s failed", run.job.id)
+        if run.job.cause is None and isinstance(error, RequestError):
+            log.warning("request %s failed: %s", run.job.id, error)
         run.job.fail(error)
 
     def _call(self, batch: Batch) -> Arrays:

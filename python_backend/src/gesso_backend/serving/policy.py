@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 
 from gesso_backend.call import Call
 from gesso_backend.kinds.kind import Work
-from gesso_backend.serving.priority import CLASS_SECONDS
+from gesso_backend.serving.priority import due
 
 PATIENCE = 12.0  # chosen with `python -m benchmarks simulate`: docs/benchmarks.md
 REQUEST_BATCH = 8  # requests
@@ -24,7 +24,7 @@ class Candidate(Protocol):
 
     @property
     def priority(self) -> str:
-        """One of CLASS_SECONDS."""
+        """One of priority.CLASS_SECONDS."""
 
     @property
     def submitted(self) -> float:
@@ -104,7 +104,7 @@ class Ordered:
     def _due(self, branch: Waiting) -> tuple[float, int]:
         run = branch.run
         grace = self._patience * run.calls_left * run.call_seconds
-        return run.submitted + CLASS_SECONDS[run.priority] + grace, branch.arrival
+        return due(run.priority, run.submitted) + grace, branch.arrival
 
     def _members(self, order: Sequence[T]) -> list[T]:
         """Those who would fill the first one's next step, as many as its cap allows, wherever they are on their way."""

@@ -47,6 +47,7 @@ class Run:
         self._store = store
         self._clock = clock
         self._images: list[Event] = []
+        self._latest: dict[int, Preview] = {}  # of each picture
 
     @property
     def priority(self) -> str:
@@ -72,11 +73,17 @@ class Run:
         self.account.hit(network)
 
     def emit(self, item: Progress | Preview) -> None:
-        """Send progress or a preview."""
+        """Send progress or a preview; a preview whose successor is there when its turn comes is dropped."""
+        if self.job.channel.only_image:
+            return
         seed = self.prepared.seed_of(item.index)
+        if isinstance(item, Preview):
+            self._latest[item.index] = item
 
         def send() -> None:
             if isinstance(item, Preview):
+                if self._latest[item.index] is not item:
+                    return
                 picture = self.kind.preview(self.prepared, item.pixels)
                 self.job.channel.send(Event("preview", item.step, item.num_steps, item.index, seed, picture))
             else:

@@ -1,6 +1,6 @@
 """The service: takes requests in, has them prepared and run, and sees that each one ends.
 
-Threads: one prepares, one runs the loop, one finishes and answers (outbox), one watches for cancels, deadlines and a
+Threads: two prepare, one runs the loop, one finishes and answers (outbox), one watches for cancels, deadlines and a
 stuck loop. None of it knows Triton, nor what kind of model it serves.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -29,6 +28,7 @@ from gesso_backend.serving.loop import Loop
 from gesso_backend.serving.metrics import Metrics, NoMetrics
 from gesso_backend.serving.outbox import Outbox
 from gesso_backend.serving.plain import PlainLoop
+from gesso_backend.serving.preparing import Preparing
 from gesso_backend.serving.priority import NORMAL
 from gesso_backend.serving.responses import Responses
 from gesso_backend.serving.run import Run, repeat
@@ -50,8 +50,10 @@ class Service:
         clock: Callable[[], float] = time.monotonic,
         on_dead: Callable[[], None] = lambda: None,
         costs: Costs | None = None,
+        unread: Callable[[], int] = lambda: 0,
     ) -> None:
         """costs: what the networks' calls take here; without them the row caps are guesses.
+        unread: bytes on their way to clients, outside of this process.
         on_dead: called once, after the jobs have been failed, when the loop is found stuck or dead."""
         self.kind = kind
         self.engines = engines
@@ -60,10 +62,10 @@ class Service:
         self.max_image_pixels = settings.max_image_pixels
         self._costs = costs or Costs.of(kind.bundle)
         self._outbox = Outbox()
-        self._preparing = ThreadPoolExecutor(1, thread_name_prefix="gesso-prepare")
+        self._preparing = Preparing()
         self._responses = Responses(settings.response_cache_mib * 2**20)
         self._loop = self._make_loop(settings)
-        self._admission = Admission(settings, self.healthy, clock)
+        self._admission = Admission(settings, self.healthy, clock, unread)
         self._watch = Watch(self._loop, self._admission, self._outbox, self._metrics, settings, clock, on_dead)
         self._loop.start()
         self._watch.start()
@@ -75,6 +77,7 @@ class Service:
         metrics: Metrics | None = None,
         on_dead: Callable[[], None] = lambda: None,
         call: CallModel | None = None,
+        unread: Callable[[], int] = lambda: 0,
     ) -> Service:
         """Open the bundle that the settings name, and its engines. Raises BundleError, SettingsError.
 
@@ -88,7 +91,7 @@ class Service:
         # The triton engine's networks cannot be called before this model is ready.
         if settings.profile_seconds and settings.loop == "batched" and settings.engine != "triton":
             costs = measure.load_or_measure(bundle, engines, settings)
-        return cls(kind, engines, settings, metrics, on_dead=on_dead, costs=costs)
+        return cls(kind, engines, settings, metrics, on_dead=on_dead, costs=costs, unread=unread)
 
     def submit(
         self,
@@ -107,7 +110,7 @@ class Service:
             channel,
             self._outbox,
             self._metrics,
-            self._admission.release,
+            self._let_go,
             deadline=None if timeout is None else self._clock() + timeout,
             id=job_id,
             priority=priority,
@@ -118,7 +121,7 @@ class Service:
         if refusal is not None:
             job.end(refusal)
         else:
-            self._preparing.submit(self._prepare, job, inputs)
+            self._preparing.submit(job, partial(self._prepare, job, inputs))
         return job
 
     def _too_large(self, inputs: Arrays) -> RequestError | None:
@@ -127,6 +130,13 @@ class Service:
         except RequestError as error:
             return error
         return None
+
+    def check_room(self) -> None:
+        """Raises what any request that came now would be refused with: to be asked before one is read."""
+        refusal = self._admission.refusal()
+        if refusal is not None:
+            self._outbox.post(partial(self._metrics.request, refusal.code.lower()))
+            raise refusal
 
     def cancel(self, job_id: str) -> bool:
         """Cancel a job by its id. False when there is none: it has ended, or never was."""
@@ -145,7 +155,7 @@ class Service:
         while self._admission.jobs and self._clock() < give_up and self._loop.alive:
             time.sleep(ROUND_SECONDS)
         self._admission.abort_all(shutting_down())
-        self._preparing.shutdown()
+        self._preparing.close()
         if self._loop.alive:
             self._watch.expect_end()
             self._loop.close()
@@ -161,21 +171,26 @@ class Service:
         chosen = policy.make(settings.policy, RowCaps(self._costs, settings.max_rows, settings.max_vae_rows))
         return BatchedLoop(self.engines, self._outbox, self._metrics, chosen, self._clock, cache_bytes)
 
+    def _let_go(self, job: Job) -> None:
+        """It has ended."""
+        self._preparing.forget(job)
+        self._admission.release(job)
+
     def _prepare(self, job: Job, inputs: Arrays) -> None:
-        """On the preparing thread. Whatever is raised here is the job's end."""
+        """On a preparing thread. Whatever is raised here is the job's end; one that has ended goes no further."""
         try:
+            started = self._clock()
+            request = None if job.ended else self.kind.parse(inputs)
+            prepared = None if job.ended else self.kind.prepare(request)
             if not job.ended:
-                self._hand_over(job, inputs)
+                self._hand_over(job, inputs, prepared, started)
         except Exception as error:
-            if not isinstance(error, RequestError):
-                log.exception("preparing request %s failed", job.id)
             job.end(error)
 
-    def _hand_over(self, job: Job, inputs: Arrays) -> None:
-        started = self._clock()
-        prepared = self.kind.prepare(self.kind.parse(inputs))
+    def _hand_over(self, job: Job, inputs: Arrays, prepared: Any, started: float) -> None:
         known = self._responses.get(inputs)
         work = self.kind.work(prepared)
+        self._admission.reserve(job, work)
         run = Run(
             job,
             self.kind,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -15,9 +16,12 @@ from gesso_backend.serving.metrics import Metrics
 from gesso_backend.serving.outbox import Outbox
 from gesso_backend.settings import DRAIN, DRAINED, Settings
 
+log = logging.getLogger(__name__)
+
 ROUND_SECONDS = 0.02
 REST = 9.0  # of a round's own length, at least: the watch takes a tenth of a core at most
 WAITING_ASKED = 4  # jobs a round
+UNREAD_SECONDS = 60.0  # for the last readers, when nothing runs and too much is unread
 
 
 class Watch:
@@ -31,7 +35,8 @@ class Watch:
         clock: Callable[[], float] = time.monotonic,
         on_dead: Callable[[], None] = lambda: None,
     ) -> None:
-        """on_dead: called once, after the jobs have been failed, when the loop is found stuck or dead."""
+        """on_dead: called once: when the loop is found stuck or dead, after the jobs have been failed; or when there is
+        no job, and what nobody reads does not go away."""
         self._loop = loop
         self._admission = admission
         self._outbox = outbox
@@ -42,6 +47,7 @@ class Watch:
         self._on_dead = on_dead
         self._dead = False  # the loop was found stuck or dead; it stays so, even if it moves again
         self._ending = False  # the loop is being closed: that it ends now is no death
+        self._overgrown_since: float | None = None
         self._closed = threading.Event()
         self._turn = 0  # of the jobs that wait: whose turn it is to be asked
         self._thread = threading.Thread(target=self._run, name="gesso-watch", daemon=True)
@@ -75,9 +81,26 @@ class Watch:
                     job.end(stuck())
                 self._on_dead()
                 return
+            if self._overgrown(jobs):
+                log.error("what clients do not read is kept and fills the memory: Triton has to start again")
+                self._dead = True
+                self._on_dead()
+                return
             self._drain_if_asked()
             self._report_load(jobs)
             self._closed.wait(max(ROUND_SECONDS, REST * (self._clock() - started)))
+
+    def _overgrown(self, jobs: Sequence[Job]) -> bool:
+        """Whether Triton has long kept too much that nobody reads, and nobody would be disturbed by its end.
+
+        Some of it is never let go: of a stream that is cancelled after its end, 24.10 keeps all.
+        """
+        now = self._clock()
+        if jobs or not self._admission.overgrown:
+            self._overgrown_since = None
+        elif self._overgrown_since is None:
+            self._overgrown_since = now
+        return self._overgrown_since is not None and now - self._overgrown_since > UNREAD_SECONDS
 
     def _look_at_all(self, jobs: Sequence[Job]) -> None:
         """To ask for a cancel takes up to 0.4 ms of a core that the engine wants too. So those that run are asked each

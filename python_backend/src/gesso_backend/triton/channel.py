@@ -11,6 +11,7 @@ import triton_python_backend_utils as pb_utils
 from gesso_backend.errors import RequestError
 from gesso_backend.serving.events import Event
 
+MESSAGE = 1000  # characters: gRPC sends a message in its headers, escaped, and of more than 16 KiB sends another error
 OUTPUTS = tuple(Event.__dataclass_fields__)
 
 
@@ -25,8 +26,6 @@ class TritonChannel:
         self._closed = False
 
     def send(self, event: Event) -> None:
-        if self.only_image and event.event != "image":
-            return
         with self._lock:
             if not self._closed:
                 self._sender.send(pb_utils.InferenceResponse(tensors(event)))
@@ -76,4 +75,4 @@ def tensors(event: Event) -> list[Any]:
 def _triton_error(message: str) -> Any:
     """A Triton error from `CODE: ...`; DEADLINE is ours alone, and a cancel to Triton."""
     code = message.partition(":")[0].replace("DEADLINE", "CANCELLED")
-    return pb_utils.TritonError(message, getattr(pb_utils.TritonError, code))
+    return pb_utils.TritonError(message[:MESSAGE], getattr(pb_utils.TritonError, code))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -55,14 +56,26 @@ class Diffusion(Kind[Request, Prepared]):
         ]
 
     def work(self, prepared: Prepared) -> Work:
-        pictures = prepared.request.num_images_per_prompt
-        return Work(self.bundle.denoiser, pictures * prepared.num_steps, prepared.rows, prepared.latent_shape, pictures)
+        request = prepared.request
+        pictures = request.num_images_per_prompt
+        size = (request.height, request.width) if request.image is None else request.image.shape[:2]
+        previews = (prepared.num_steps - 1) // request.preview_every if request.preview_every else 0
+        return Work(
+            self.bundle.denoiser,
+            calls=pictures * prepared.num_steps,
+            rows=prepared.rows,
+            shape=prepared.latent_shape,
+            pictures=pictures,
+            picture_bytes=3 * pictures * math.prod(size),
+            preview_bytes=3 * pictures * previews * math.prod(paint.shrunk(size, request.preview_size)),
+        )
 
     def paint(self, prepared: Prepared, pixels: Pixels) -> Pixels:
         return paint.paint(prepared, pixels)
 
     def preview(self, prepared: Prepared, pixels: Pixels) -> Pixels:
-        return paint.paint(prepared, paint.enlarge(prepared, pixels))
+        whole = paint.paint(prepared, paint.enlarge(prepared, pixels))
+        return paint.shrink(whole, prepared.request.preview_size)
 
     def report(self, prepared: Prepared, output: Pixels, index: int) -> dict[str, Any]:
         return paint.report(prepared, output, index)

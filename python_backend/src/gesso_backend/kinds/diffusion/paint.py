@@ -36,6 +36,23 @@ def enlarge(prepared: Prepared, rgb: Pixels) -> Pixels:
     return np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BILINEAR))
 
 
+def shrink(picture: Pixels, longest: int) -> Pixels:
+    """A picture [H, W, 3] with a longer side of at most `longest` pixels."""
+    height, width = shrunk(picture.shape[:2], longest)
+    if (height, width) == picture.shape[:2]:
+        return picture
+    every = max(1, max(picture.shape) // (2 * longest))  # of a large one a sample will do
+    sample = np.ascontiguousarray(picture[::every, ::every])
+    return np.asarray(Image.fromarray(sample).resize((width, height), Image.Resampling.BOX))
+
+
+def shrunk(size: tuple[int, ...], longest: int) -> tuple[int, int]:
+    """(height, width) of a picture of `size` that is shrunk."""
+    height, width = size
+    scale = min(1.0, longest / max(height, width))
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
 def report(prepared: Prepared, output: Pixels, index: int) -> dict[str, Any]:
     """How picture `index` came about: parameters, sizes, and what the mask covers and left alone."""
     request, canvas = prepared.request, prepared.canvas
