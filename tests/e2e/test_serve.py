@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from e2e.conftest import Serve
@@ -168,9 +169,11 @@ def test_of_two_started_at_once_on_ipv6_one_serves_and_one_is_told_so(
 
 
 def test_a_model_that_cannot_be_loaded_is_one_line_and_status_2(tiny_bundle: Path, tmp_path: Path) -> None:
-    """The manifest is right and the network is no ONNX: only the model finds out. Five restarts could not mend it."""
+    """The manifest is right and the network of no use: only the model finds out. Five restarts could not mend it."""
     bundle = _copied(tiny_bundle, tmp_path)
-    (bundle / "vae_decoder.onnx").write_bytes(b"no network")
+    network = onnx.load(bundle / "vae_decoder.onnx", load_external_data=False)
+    network.graph.node[0].op_type = "NoSuchOperator"
+    (bundle / "vae_decoder.onnx").write_bytes(network.SerializeToString())
     _resigned(bundle, "vae_decoder.onnx")
     line = _refusal(tmp_path / "log", str(bundle), "--profile-seconds=0")
     assert "inpaint cannot be loaded: BundleError: vae_decoder.onnx: ONNX Runtime cannot load it" in line
