@@ -72,17 +72,22 @@ def test_streams_that_nobody_reads_are_bounded_all_together(serve: Serve, tiny_b
         triton = triton_pid(server)
         infer_grpc(server.grpc, large())
         before = anonymous_mib(triton)
-        with contextlib.ExitStack() as streams:
-            for number in range(40):
-                if not answers(server):
-                    break
-                streams.enter_context(unread(server, large()))
-                server.until(lambda at=number: server.metric("gesso_requests_total") >= 2 * at + 3)
-            assert 2 < number < 39
-            with pytest.raises(Refused, match="UNAVAILABLE: the server holds too much that clients have not read"):
-                infer_grpc(server.grpc, inpaint())
-            assert anonymous_mib(triton) - before < 4 * bound
-        server.until(lambda: answers(server), 150)  # Triton never gives it back, so it is started again
+        for _cycle in range(5):  # a little is given back when clients leave; most never is
+            with contextlib.ExitStack() as streams:
+                for _ in range(40):
+                    if not answers(server):
+                        break
+                    done = server.metric("gesso_requests_total")
+                    streams.enter_context(unread(server, large()))
+                    server.until(lambda before=done: server.metric("gesso_requests_total") > before)
+                else:
+                    pytest.fail("40 pictures that nobody read were no reason to refuse")
+                with pytest.raises(Refused, match="UNAVAILABLE: the server holds too much that clients have not read"):
+                    infer_grpc(server.grpc, inpaint())
+                assert anonymous_mib(triton) - before < 4 * bound
+            server.until(lambda: answers(server), 150)
+            if "Triton has to start again" in server.said():
+                break
         assert "Triton has to start again" in server.said()
         assert anonymous_mib(triton_pid(server)) < before + bound
 
