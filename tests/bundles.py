@@ -101,10 +101,12 @@ def export_little_world(root: Path) -> Path:
 def _export(source: Path, folder: Path, precision: str) -> Path:
     with _lock(folder):
         if not folder.exists():  # a bundle is visible only when it is whole
+            from gesso_export.bundle.checked import unverified
             from gesso_export.checkpoint.checkpoint import open_checkpoint
             from gesso_export.export import export as export_bundle
 
-            export_bundle(open_checkpoint(source, source.name), folder, precision=precision)
+            made = export_bundle(open_checkpoint(source, source.name), folder, precision=precision)
+            assert unverified(made) is None, f"{source} is of a kind that diffusers opens"
     return folder
 
 

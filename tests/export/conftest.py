@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,6 +46,14 @@ def spoil(micro: Path, tmp_path: Path) -> Path:
 def copied(bundle: Path, tmp_path: Path) -> Path:
     """A copy of the bundle, to damage at will."""
     return Path(shutil.copytree(bundle, tmp_path / "bundle"))
+
+
+@pytest.fixture(scope="session")
+def subject(gesso_bundles: Path) -> Callable[[str], Any]:
+    """By the names of tests/subjects.py: (checkpoint, bundle, what diffusers paints), made once; not to be changed."""
+    import subjects  # and torch
+
+    return functools.cache(functools.partial(subjects.made, gesso_bundles))
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import diffusers
@@ -191,16 +192,17 @@ def test_the_command_takes_a_single_file(
     kind, folder, file = case
     seen: list[str] = []
 
-    def export(checkpoint: Any, out: Path, **options: Any) -> None:
-        seen.append(f"{checkpoint.name} {checkpoint.pipeline}")
+    def export(checkpoint: Any, out: Path, **options: Any) -> Any:
+        seen.append(f"{checkpoint.name} {checkpoint.pipeline} of {checkpoint.file.path.name}")
         assert (checkpoint.root / "vae" / "config.json").exists()
+        return SimpleNamespace(exporter={})
 
     monkeypatch.setattr("gesso_export.export.export", export)
     options = [
         word for key, value in given(kind, folder).items() for word in (f"--{key.replace('_', '-')}", str(value))
     ]
     assert cli.main([str(file), "--out", str(tmp_path / "bundle"), *options]) == 0
-    assert seen == [f"{file.name} {PIPELINES[kind]}"]
+    assert seen == [f"{file.name} {PIPELINES[kind]} of {file.name}"]
     assert list(tmp_path.iterdir()) == []
     assert (folder / "tokenizer").is_dir()
     if kind.startswith("flux"):

@@ -16,6 +16,7 @@ import original_layout
 from gesso_export import cli, families
 from gesso_export.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from gesso_export.errors import CheckpointError
+from gesso_export.published.configs import published as published_as
 from gesso_export.published.models import MODELS, PublishedComponent
 from gesso_export.single_file import sdxl
 from gesso_export.single_file.convert import convert
@@ -38,7 +39,9 @@ def test_the_published_models_are_told_from_their_headers(name: str) -> None:
     published = MODELS[name].checkpoint
     networks = {part: config for part, config in configs(published).items() if part not in ("safety_checker",)}
     parts = {part: build(published.components[part], config) for part, config in networks.items()}
-    header = {key: tuple(tensor.shape) for key, tensor in original_layout.original(parts, networks).items()}
+    tensors = original_layout.original(parts, networks)
+    assert MODELS[published_as(tensors, turbo=name == "sdxl-turbo")].counts == MODELS[name].counts
+    header = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
     layout = detect(
         header,
         prediction_type=published.components["scheduler"].config().get("prediction_type", "epsilon")

@@ -26,6 +26,7 @@ def test_a_fresh_bundle_verifies(bundle: Path, gesso_export: Command) -> None:
     assert code == 0
     for network in ("text_encoder", "unet", "vae_encoder", "vae_decoder"):
         assert f"{network:13} verify" in output
+    assert "when it was exported: diffusers' StableDiffusionInpaintPipeline paints the same, within 0.0003 " in output
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gesso_export.bundle import manifest
+from gesso_export.bundle.checked import checked, unverified
 from gesso_export.errors import ExportError, OutputError, RefusedError, VerificationError, one_line
 from gesso_export.precision import DEFAULT, PRECISIONS, tolerances
 from gesso_export.progress import Progress
@@ -79,6 +80,12 @@ def _export(arguments: Sequence[str]) -> None:
         default=[],
         help="a textual inversion (.safetensors) that prompts may name; may be given several times",
     )
+    parser.add_argument(
+        "--independent-check",
+        choices=("on", "off"),
+        default="on",
+        help="whether diffusers' own pipeline has to paint the same from the checkpoint (on)",
+    )
     parser.add_argument("--force", action="store_true", help="replace DIR if it is a bundle")
     args = parser.parse_args(arguments)
     out = args.out.absolute()
@@ -104,7 +111,7 @@ def _export(arguments: Sequence[str]) -> None:
         needed = export.room(inspection.survey(wanted, inversions), args.precision)
         staging.check_space(out, needed + wanted.path.stat().st_size)
     with source.opened(wanted, out) as checkpoint:
-        export.export(
+        bundle = export.export(
             checkpoint,
             out,
             precision=args.precision,
@@ -112,9 +119,14 @@ def _export(arguments: Sequence[str]) -> None:
             license_text=args.license,
             force=args.force,
             embeddings=inversions,
+            independent_check=args.independent_check == "on",
             progress=progress,
         )
-    print(f"{args.out}: written and verified")
+    if reason := unverified(bundle):
+        print(f"gesso-export: warning: {reason}", file=sys.stderr)
+        print(f"{args.out}: written; its networks compute what torch does, but it was not verified independently")
+    else:
+        print(f"{args.out}: written and verified")
 
 
 def _add_source(parser: argparse.ArgumentParser) -> None:
@@ -189,8 +201,9 @@ def _verify(arguments: Sequence[str]) -> None:
     folder = _bundle_argument("verify", "Check every file's hash and every network's values.", arguments)
     from gesso_export.proof.verify import verify
 
-    verify(folder, tolerances(), Progress(sys.stderr))
+    bundle = verify(folder, tolerances(), Progress(sys.stderr))
     print(f"{folder}: whole; every file and every network is what it was when it was exported")
+    print(f"when it was exported: {checked(bundle)}")
 
 
 def _engines(arguments: Sequence[str]) -> None:

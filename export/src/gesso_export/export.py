@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import importlib.metadata
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from gesso_export import __version__
-from gesso_export.bundle import files, preview, staging
+from gesso_export.bundle import checked, files, preview, staging
 from gesso_export.bundle.manifest import (
     FILE_NAME,
     KIND,
@@ -26,11 +28,12 @@ from gesso_export.examination import Examination, abridged, examine
 from gesso_export.families import Model
 from gesso_export.networks.module import run
 from gesso_export.networks.network import Network, Role
-from gesso_export.precision import DEFAULT, PRECISIONS
+from gesso_export.precision import DEFAULT, PRECISIONS, picture_tolerances
 from gesso_export.precision.precision import Draft, Precision
 from gesso_export.progress import Progress
-from gesso_export.proof import reference, verify
-from gesso_export.proof.reference import Case
+from gesso_export.proof import independent, reference, verify
+from gesso_export.proof.reference import Array, Arrays, Case
+from gesso_export.published import configs
 
 # Graphs, tokenizer and reference values, which come on top of the weights.
 _OVERHEAD_BYTES = 64 * 2**20
@@ -46,13 +49,15 @@ def export(
     license_text: str = "unknown",
     force: bool = False,
     embeddings: Sequence[Embedding] = (),
+    independent_check: bool = True,
     progress: Progress | None = None,
 ) -> Bundle:
     """Write the bundle of `checkpoint` to the directory `out` and return its manifest.
 
     precision: one of PRECISIONS; networks that it is not for are float32. embeddings: textual inversions that prompts
-    may name. Raises RefusedError before anything is written, or VerificationError when the result is not what torch
-    computes, or does not pass the gate of its precision; either way `out` is left as it was.
+    may name. independent_check: whether diffusers' own pipeline has to paint the same; the bundle's summary says what
+    came of it. Raises RefusedError before anything is written, or VerificationError when the result is not what torch
+    or that pipeline computes, or does not pass the gate of its precision; either way `out` is left as it was.
     """
     progress = progress or Progress(None)
     found = examine(checkpoint, embeddings)
@@ -97,6 +102,19 @@ def export(
             options=model.options,
         )
         (folder / FILE_NAME).write_text(dumps(bundle), encoding="utf-8")
+        if independent_check:
+            del draft
+            gc.collect()
+            with progress.stage("diffusers", "compare") as stage:
+                as_read = {network.name: partial(_answer, network) for network in model.networks}
+                outcome = independent.check(
+                    folder, checkpoint, model.weights, as_read, picture_tolerances(), configs.write
+                )
+                stage.note(f"largest error {outcome.worst:.1e}" if outcome.verified else str(outcome))
+        else:
+            outcome = independent.LEFT_OUT
+        bundle = dataclasses.replace(bundle, exporter={**bundle.exporter, checked.KEY: str(outcome)})
+        (folder / FILE_NAME).write_text(dumps(bundle), encoding="utf-8")
     return bundle
 
 
@@ -111,6 +129,10 @@ def room(found: Examination, precision: str) -> int:
     wanted.check(found.model)
     parameters = sum(stored.parameters for stored in found.stored.values())
     return int(parameters * wanted.bytes_per_weight) + _OVERHEAD_BYTES
+
+
+def _answer(network: Network, inputs: Arrays) -> list[Array]:
+    return run(network.load(), inputs)
 
 
 def _write_networks(draft: Draft, wanted: Precision, progress: Progress) -> PreviewRgb:

@@ -11,7 +11,7 @@ from pathlib import Path
 from gesso_export.bundle import staging
 from gesso_export.bundle.parameters import SCHEDULER_CLASSES
 from gesso_export.checkpoint import bounds, hub
-from gesso_export.checkpoint.checkpoint import Checkpoint, Component, StatedComponent, open_checkpoint
+from gesso_export.checkpoint.checkpoint import Checkpoint, Component, SingleFile, StatedComponent, open_checkpoint
 from gesso_export.checkpoint.strict import check_regular, read_json
 from gesso_export.errors import CheckpointError
 from gesso_export.single_file.convert import convert
@@ -41,6 +41,10 @@ class Wanted:
     @property
     def is_file(self) -> bool:
         return not self.path.is_dir() and (self.path.exists() or self.path.suffix in SUFFIXES)
+
+    @property
+    def vae_file(self) -> Path | None:
+        return None if self.vae is None or self.vae.is_dir() else self.vae
 
     def check(self) -> None:
         """Raises CheckpointError naming the option that does not go with the source, or a file that is not there."""
@@ -80,14 +84,16 @@ def opened(wanted: Wanted, out: Path) -> Iterator[Checkpoint]:
                 base=wanted.base,
                 vae=wanted.vae,
             )
-            yield as_asked(open_checkpoint(folder, wanted.path.name), wanted)
+            checkpoint = as_asked(open_checkpoint(folder, wanted.path.name), wanted)
+            file = SingleFile(wanted.path, wanted.prediction_type, wanted.turbo)
+            yield replace(checkpoint, file=file, vae_file=wanted.vae_file)
         return
     checkpoint = as_asked(wanted.directory(), wanted)
     if wanted.vae is None:
         yield checkpoint
         return
     with staging.scratch(out) as folder:
-        yield with_vae(checkpoint, wanted.vae, folder)
+        yield replace(with_vae(checkpoint, wanted.vae, folder), vae_file=wanted.vae_file)
 
 
 def check_size(file: Path) -> int:

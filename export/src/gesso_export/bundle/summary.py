@@ -7,6 +7,7 @@ from pathlib import Path
 
 import onnx
 
+from gesso_export.bundle.checked import KEY, checked
 from gesso_export.bundle.manifest import Bundle, NetworkSpec, Parameter, ports
 from gesso_export.errors import VerificationError, first_line
 
@@ -16,6 +17,7 @@ def summary(folder: Path, bundle: Bundle) -> str:
     channels = bundle.networks[bundle.denoiser].inputs["sample"].shape[1]
     title = "UNet" if bundle.denoiser == "unet" else bundle.denoiser
     sampler = bundle.parameters["scheduler"]
+    made_with = {package: version for package, version in bundle.exporter.items() if package != KEY}
     blocks = [
         ("name", bundle.name),
         ("family", bundle.family),
@@ -32,7 +34,8 @@ def summary(folder: Path, bundle: Bundle) -> str:
                    + (f" @ {bundle.source.revision}" if bundle.source.revision else "")
                    + f" ({bundle.source.pipeline})"),
         ("license", bundle.license),
-        ("made with", ", ".join(f"{package} {version}" for package, version in bundle.exporter.items())),
+        ("made with", ", ".join(f"{package} {version}" for package, version in made_with.items())),
+        ("checked", checked(bundle)),
     ]  # fmt: skip
     lines = [f"{title:12} {text}" for title, text in blocks]
     lines += ["", f"{'network':14} {'precision':10} {'parameters':>12} {'size':>11}  inputs -> outputs"]

@@ -63,6 +63,15 @@ class StatedComponent(Component):
 
 
 @dataclass(frozen=True)
+class SingleFile:
+    """The file that a checkpoint was unpacked from, and what was said of it."""
+
+    path: Path
+    prediction_type: str | None = None
+    turbo: bool = False
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """A checkpoint whose files have been found; see `open_checkpoint`."""
 
@@ -73,6 +82,8 @@ class Checkpoint:
     components: Mapping[str, Component]
     index: Mapping[str, Any]  # model_index.json
     prediction_type: str | None = None  # what the user says of it
+    file: SingleFile | None = None  # whose weights are under `root`; None: `root` is the person's own
+    vae_file: Path | None = None  # the same of the VAE, when it is from a file of its own
 
     def adding(self, components: Mapping[str, Component]) -> Checkpoint:
         """The same with these components, in place of its own of the same names."""

@@ -10,7 +10,7 @@ import pkgutil
 
 from gesso_export.precision.precision import Precision
 
-__all__ = ["DEFAULT", "PRECISIONS", "discover", "tolerances"]
+__all__ = ["DEFAULT", "PRECISIONS", "discover", "picture_tolerances", "tolerances"]
 
 DEFAULT = "fp32"  # of a bundle, and of the networks that another precision is not for
 
@@ -28,3 +28,8 @@ PRECISIONS = discover()
 def tolerances() -> dict[str, float]:
     """Largest error allowed in each, in standard deviations of the expected output."""
     return {name: precision.tolerance for name, precision in PRECISIONS.items()}
+
+
+def picture_tolerances() -> dict[str, float]:
+    """Largest distance from what diffusers' own pipeline paints, in each."""
+    return {name: precision.picture_tolerance for name, precision in PRECISIONS.items()}

@@ -20,10 +20,12 @@ class Float16:
     bytes_per_weight = 2
     # Measured over random checkpoints from the tiniest to the full Stable Diffusion 1.5: at most 9e-3, in VAE decoders.
     tolerance = 3e-2
+    # Random weights of the full Stable Diffusion 1.5 are off by 3e-3. A misreading is found before, in fp32.
+    picture_tolerance = tolerance
     summary = (
         "the same in half precision, but for VAEs that overflow in it (SDXL, FLUX), which stay fp32",
         "every model; for GPUs",
-        f"torch in float32, within {tolerance:g} standard deviations",
+        f"torch in float32 and diffusers' pipeline, within {tolerance:g} standard deviations",
     )
     gate = None
 

@@ -20,10 +20,11 @@ class Float32:
     bytes_per_weight = 4
     # Measured over random checkpoints from the tiniest to the full Stable Diffusion 1.5: at most 6e-5, in VAE decoders.
     tolerance = 3e-4
+    picture_tolerance = tolerance  # 1e-5 at most over the tests' checkpoints; a single transposed matrix is off by 1e-3
     summary = (
         "weights and arithmetic of every network; a second graph of the denoiser, for CPUs",
         "every model",
-        f"torch, within {tolerance:g} standard deviations",
+        f"torch and diffusers' pipeline, within {tolerance:g} standard deviations",
     )
     gate = None
 

@@ -61,10 +61,14 @@ class Int8:
     bytes_per_weight = 5  # for a while the float32 denoiser stands beside its int8 form
     # Of its own answers when it was made, on another machine: it is judged by pictures, not by these.
     tolerance = 1e-1
+    # Of the finished bundle: what it was made from is held to fp32's. The shipped model is off by 1e-1, and the gate
+    # lets through more than twice the error of its noise_pred.
+    picture_tolerance = 5e-1
     summary = (
         "the denoiser's convolutions and products with weights; all else stays fp32",
         "Stable Diffusion 1.x and 2.x; for CPUs",
-        f"pictures of fp32: at least {MIN_PSNR:g} dB, `noise_pred` within {MAX_NOISE_ERROR:g} on average",
+        f"pictures of fp32: at least {MIN_PSNR:g} dB, `noise_pred` within {MAX_NOISE_ERROR:g} on average; "
+        f"diffusers' pipeline, within {picture_tolerance:g}",
     )
 
     def check(self, model: Model) -> None:

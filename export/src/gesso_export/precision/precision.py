@@ -62,6 +62,10 @@ class Precision(Protocol):
     def tolerance(self) -> float:
         """Largest error allowed of a reference answer, in standard deviations of the expected output."""
 
+    @property
+    def picture_tolerance(self) -> float:
+        """Largest distance allowed from what diffusers' own pipeline paints; see proof.sketch.distance."""
+
     def check(self, model: Model) -> None:
         """Raises CheckpointError for a model that there is no bundle of in this precision."""
 

@@ -58,7 +58,7 @@ def check_graphs(
 def answered(path: Path, case: Case) -> Case:
     """The case with what the network in `path` answers now."""
     names = list(case.outputs)
-    return Case(case.inputs, dict(zip(names, _session(path).run(names, case.inputs), strict=True)))
+    return Case(case.inputs, dict(zip(names, session(path).run(names, case.inputs), strict=True)))
 
 
 def check_network(folder: Path, name: str, spec: NetworkSpec, cases: list[Case], tolerance: float) -> float:
@@ -67,13 +67,13 @@ def check_network(folder: Path, name: str, spec: NetworkSpec, cases: list[Case],
     tolerance: the largest error allowed, in the same unit. Raises VerificationError when a name, type, axis or value is
     not the promised one.
     """
-    session = _session(folder / spec.file)
-    _check_ports(f"{name} inputs", session.get_inputs(), spec.inputs)
-    _check_ports(f"{name} outputs", session.get_outputs(), spec.outputs)
+    opened = session(folder / spec.file)
+    _check_ports(f"{name} inputs", opened.get_inputs(), spec.inputs)
+    _check_ports(f"{name} outputs", opened.get_outputs(), spec.outputs)
     worst = 0.0
     for case in cases:
         try:
-            answers = session.run(list(case.outputs), case.inputs)
+            answers = opened.run(list(case.outputs), case.inputs)
         except Exception as error:  # onnxruntime's exceptions have no common base but Exception
             raise VerificationError(f"{name} cannot be run: {first_line(error)}") from error
         for port, expected, answer in zip(case.outputs, case.outputs.values(), answers, strict=True):
@@ -90,7 +90,8 @@ def check_network(folder: Path, name: str, spec: NetworkSpec, cases: list[Case],
     return worst
 
 
-def _session(path: Path) -> onnxruntime.InferenceSession:
+def session(path: Path) -> onnxruntime.InferenceSession:
+    """A network to be run once or twice. Raises VerificationError when it cannot be loaded."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     # The graph as it is written: nothing is folded, and weights stay in the mapped file instead of being copied.
