@@ -91,7 +91,7 @@ def test_the_exported_file_reads_as_transformers_does(
 ) -> None:
     """Guards the served words against being others than the trained ones."""
     component = Component("tokenizer", "transformers", "CLIPTokenizer", folder)
-    spec = exporter.write(exporter.TokenizerSource(component, MAX_TOKENS), tmp_path)
+    spec = exporter.write(exporter.TokenizerSource(component, MAX_TOKENS, len(tokenizer)), tmp_path)
     exported = Tokenizer.from_file(str(tmp_path / spec.file))
     for text in [*captions, *ANY_TEXT]:
         assert exported.encode(text).ids == tokenizer(text, verbose=False).input_ids, repr(text)
