@@ -163,6 +163,7 @@ def test_a_transparent_level_is_that_level_at_every_depth() -> None:
     assert keyed(4, bytes([0x21]), 2, 2) == [255, 17]
     assert keyed(2, bytes([0b01100000]), 2, 1) == [255, 170]
     assert keyed(1, bytes([0b01000000]), 2, 0) == [255, 255]
+    assert keyed(4, bytes([0x21]), 2, 0xF2) == [255, 17]  # bits above the depth say nothing
     colour = chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)) + chunk(b"tRNS", b"\1\2" * 3)
     with pytest.raises(InvalidRequest, match="16 bits is transparent"):
         open_picture(b"\x89PNG\r\n\x1a\n" + colour + chunk(b"IDAT", zlib.compress(b"\0" * 7)), "image")

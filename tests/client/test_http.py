@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import socket
+import threading
 import time
 from collections.abc import Iterator
 
@@ -28,6 +31,8 @@ from gesso_client import (
 )
 from gesso_client.request import build
 from gesso_client.transport import http_messages
+from gesso_client.transport.address import Address
+from gesso_client.transport.exchange import Exchange
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
 MASK = np.eye(20, 30, dtype=bool)
@@ -176,3 +181,27 @@ def test_the_async_client_speaks_the_same(triton: FakeTritonHttp) -> None:
             assert await asyncio.to_thread(triton.hung_up.wait, 5)
 
     asyncio.run(main())
+
+
+def test_bytes_that_trickle_in_do_not_hold_a_request_with_a_deadline() -> None:
+    """A socket's timeout begins anew with every byte: a slow answer never ended."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    stopped = threading.Event()
+
+    def trickle() -> None:
+        near, _ = listener.accept()
+        with near, contextlib.suppress(OSError):
+            near.recv(1 << 16)
+            near.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+            while not stopped.wait(0.02):
+                near.sendall(b"{")
+
+    thread = threading.Thread(target=trickle)
+    thread.start()
+    exchange = Exchange(Address("http", "127.0.0.1", listener.getsockname()[1]), 0.2)
+    with pytest.raises(DeadlineExceeded):
+        exchange.whole(exchange.get("/v2"))
+    exchange.close()
+    stopped.set()
+    thread.join()
+    listener.close()

@@ -82,7 +82,8 @@ def test_something_else_that_listens(listening: Callable[[bytes], str], words: b
 
 
 @pytest.mark.parametrize(
-    ("status", "body"), [(404, b"<html>"), (404, b'{"detail": "?"}'), (301, b""), (200, b"[]"), (200, b"<html>")]
+    ("status", "body"),
+    [(404, b"<html>"), (404, b'{"detail": "?"}'), (301, b""), (200, b"[]"), (200, b"<html>"), (200, b"[" * 100_000)],
 )
 def test_another_web_server(status: int, body: bytes) -> None:
     class Handler(BaseHTTPRequestHandler):
@@ -103,6 +104,11 @@ def test_another_web_server(status: int, body: bytes) -> None:
         client.models()
     server.shutdown()
     server.server_close()
+
+
+def test_a_server_without_tls_that_only_hangs_up(listening: Callable[[bytes], str]) -> None:
+    """As Triton's HTTP port does: OpenSSL's words for it say nothing of TLS."""
+    assert "does not speak TLS" in failure(f"https://{listening(b'')}")
 
 
 def test_another_grpc_server() -> None:

@@ -15,7 +15,7 @@ from PIL import ImageFile, UnidentifiedImageError
 
 from gesso_client import formats
 from gesso_client.errors import InvalidRequest
-from gesso_client.formats import exif
+from gesso_client.formats import exif, png, tiff
 
 # A PIL picture reads and decodes its file when it is first looked at, and is not made for two threads doing so at once
 # (python-pillow/Pillow#4848). Two pictures may share a file: one lock for all.
@@ -75,7 +75,10 @@ def opened(file: Encoded, field: str) -> Opened:
             info = {"exif": _described(picture), **info}
             picture.load_end = lambda: None  # turns it upright, by metadata that may be damaged
         picture.load()
-        turned = picture.transpose(_UPRIGHT[turn]) if turn in _UPRIGHT else picture
+        if bare.kind == "PNG":
+            png.check_whole(bare.data, picture)
+        levels = tiff.levels(picture, picture.tag_v2) if bare.kind == "TIFF" else picture
+        turned = levels.transpose(_UPRIGHT[turn]) if turn in _UPRIGHT else levels
         turned.info = info
         return Opened(turned, stored)
 
@@ -107,6 +110,10 @@ def from_pil(picture: PILImage.Image, field: str) -> Opened:
             raise InvalidRequest(f"cannot be decoded: {reason(error)}", field) from error
         turn = _orientation(picture)
         own = picture.transpose(_UPRIGHT[turn]) if turn in _UPRIGHT else picture.copy()
+        with _refusing(field):
+            if file is not None and picture.format == "PNG":
+                png.check_whole(file.data, picture)
+            own = tiff.levels(own, picture.tag_v2) if picture.format == "TIFF" else own  # type: ignore[attr-defined]
         own.info = {**info, **{name: value for name, value in picture.info.items() if name not in info}}
         return Opened(own, stored)
 

@@ -66,7 +66,7 @@ class Reading:
         """Raises ServerError for a response outside the contract, DamagedPicture for a picture that changed."""
         try:
             event = self._event(response)
-        except (KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
+        except (KeyError, IndexError, ValueError, TypeError, AttributeError, RecursionError) as error:
             raise unreadable(repr(error)) from error
         self.begun = True
         if isinstance(event, Image):

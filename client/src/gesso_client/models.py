@@ -92,5 +92,5 @@ class ModelInfo:
                 ),
                 limits=Limits.parse(raw.get("limits", {})),
             )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ServerError(f"describes itself in a way this client cannot read: {error!r}", name) from error

@@ -7,7 +7,8 @@ under a lock, an array copied (source.py). Files are PNG, JPEG and WebP, and TIF
 
 1.  The EXIF orientation is applied; of several frames the first counts. Damaged metadata says nothing.
 2.  16-bit levels become 8-bit by dividing by 257 and rounding (65535 -> 255). Pillow itself reads 16-bit *colour* files
-    by their high byte. Floating point and 32-bit levels are refused: their range is anybody's guess.
+    by their high byte. Floating point and 32-bit levels are refused: their range is anybody's guess. Of a TIFF, 12 bits
+    are stretched to 16, and white that is 0 is turned round.
 3.  Palettes are looked up, and grey is repeated in three channels.
 4.  What is not sRGB is converted to it: by the ICC profile, else by a PNG's cICP, gAMA and cHRM (profile.py). A profile
     that is broken or does not fit the picture is ignored. CMYK without a profile is converted by Pillow's formula.
@@ -38,6 +39,7 @@ AlphaMeans = Literal["repaint", "keep"]
 REPAINT = 128  # the level from which the network repaints, see docs/api.md
 MASK_THRESHOLD = 127  # of a resized mask; above it is repainted
 LEVELS_16_TO_8 = 257  # 65535 / 255
+MOST_OF_8_BITS = 255
 
 
 def image_pixels(opened: Opened, *, drop_alpha: bool = False) -> Pixels:
@@ -139,6 +141,9 @@ def _from_16_bits(picture: PILImage.Image, field: str) -> tuple[PILImage.Image, 
     levels = np.asarray(picture).astype(np.int64)
     if levels.min() < 0 or levels.max() > 65535:
         raise InvalidRequest("holds 32-bit levels; save it with 8 or 16 bits", field)
+    if picture.mode == "I" and 0 < levels.max() <= MOST_OF_8_BITS:
+        found = f"holds 32-bit levels, of which the highest is {levels.max()}"
+        raise InvalidRequest(f"{found}; of 8 bits pass its convert('L'), of 16 its convert('I;16')", field)
     grey = PILImage.fromarray(((levels + LEVELS_16_TO_8 // 2) // LEVELS_16_TO_8).astype(np.uint8))
     transparent: Any = picture.info.get("transparency")  # one level, of 16 bits
     if not isinstance(transparent, int):

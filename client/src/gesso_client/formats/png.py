@@ -7,11 +7,17 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
+from PIL import Image as PILImage
+
 from gesso_client.formats.bare import Bare
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT")  # damage in these is damage to the picture
 MOST_BYTES = 32 << 20  # of a compressed profile or text
+AT_ONCE = 1 << 20  # bytes unpacked
+CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
+WHOLE = ((0, 0, 1, 1),)  # first column and row, steps between columns and rows
+ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 GREY, COLOUR = 0, 2  # colour types that a single level or colour can be transparent in
 _XMP = b"XML:com.adobe.xmp"
 _RAW_EXIF = b"Raw profile type exif"  # ImageMagick's, in hexadecimal digits
@@ -36,6 +42,31 @@ def bare(data: bytes) -> Bare:
     if not any(chunk[4:8] == b"IDAT" for chunk in kept[1:]):
         raise ValueError("the file is truncated: it ends before its pixels")
     return Bare("PNG", b"".join([*kept, _chunk(b"IEND", b"")]), info)
+
+
+def check_whole(data: bytes, picture: PILImage.Image) -> None:
+    """Raises ValueError when the pixels end early, although their stream has an end. Pillow leaves the rest at 0.
+
+    picture: what Pillow made of the file; only one that ends in zeros is looked at twice.
+    """
+    last = picture.crop((0, max(0, picture.height - 2), *picture.size))  # of two rows, Adam7's last pass has one
+    if any(not any(last.crop((0, row, last.width, row + 1)).tobytes()) for row in range(last.height)):
+        wanted, inflater = 0, zlib.decompressobj()
+        for kind, body, _ in _chunks(data):
+            if kind == b"IHDR":
+                wanted = _length(*struct.unpack_from(">IIBBxxB", body))
+            while kind == b"IDAT" and body and wanted > 0 and not inflater.eof:
+                wanted -= len(inflater.decompress(body, AT_ONCE))
+                body = inflater.unconsumed_tail
+        if wanted > 0:
+            raise ValueError("the file is truncated: its pixels end early")
+
+
+def _length(width: int, height: int, depth: int, colour: int, interlaced: int) -> int:
+    """Bytes of all rows, each with its filter type."""
+    bits = depth * CHANNELS[colour]
+    passes = [(-(-(width - x) // dx), -(-(height - y) // dy)) for x, y, dx, dy in (ADAM7 if interlaced else WHOLE)]
+    return sum(rows * (1 + (columns * bits + 7) // 8) for columns, rows in passes if columns > 0 and rows > 0)
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
@@ -68,7 +99,8 @@ def _transparent(body: bytes, depth: int, colour: int) -> int | tuple[int, ...]:
     """The level or colour that is transparent, as Pillow's levels of 8 bits (of 16 for 16-bit grey)."""
     if colour == GREY:
         (level,) = struct.unpack(">H", body)
-        return int(level if depth >= 8 else level * 255 // (2**depth - 1))  # Pillow stretches 1, 2 and 4 bits
+        most = 2**depth - 1
+        return int(level if depth >= 8 else (level & most) * 255 // most)  # Pillow stretches 1, 2 and 4 bits
     if depth == 16:
         raise ValueError("one colour of 16 bits is transparent, and Pillow reads 8; save it with an alpha channel")
     return struct.unpack(">3H", body)

@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +16,11 @@ from gesso_client.transport import http_messages as messages
 from gesso_client.transport.address import Address
 
 CONNECT_TIMEOUT_S = 10.0
+NO_TLS = (
+    "WRONG_VERSION_NUMBER",
+    "UNEXPECTED_EOF_WHILE_READING",
+)  # it answers in its own words, or hangs up as Triton does
+READ_SIZE = 1 << 16  # bytes of an answer, at most, at once
 NOT_TRITONS = (*range(300, 400), 404, 405, 501)  # without an error in Triton's form
 
 
@@ -34,6 +40,7 @@ class Exchange:
         self._clock = clock
         self._ends = None if deadline is None else clock() + deadline
         self._socket: socket.socket | None = None
+        self._answer: http.client.HTTPResponse | None = None
         self._lock = threading.Lock()
         self._cancelled = False
 
@@ -44,7 +51,22 @@ class Exchange:
     def get(self, path: str) -> http.client.HTTPResponse:
         return self._send("GET", path, None, {})
 
-    def read(self, read: Callable[[], bytes]) -> bytes:
+    def part(self, answer: http.client.HTTPResponse) -> bytes:
+        """What comes next of an answer; empty at its end. Raises ConnectionFailed where it breaks off."""
+        # readline would take a connection that breaks for the end of a chunked answer; read1 does not. And read would
+        # begin its time anew with every byte.
+        data = self._read(lambda: answer.read1(READ_SIZE))
+        if not data and answer.length:
+            raise ConnectionFailed(
+                f"the HTTP connection to {self._address.where} broke: {answer.length} bytes are missing"
+            )
+        return data
+
+    def whole(self, answer: http.client.HTTPResponse) -> bytes:
+        """All of an answer, within the deadline however slowly it comes."""
+        return b"".join(iter(lambda: self.part(answer), b""))
+
+    def _read(self, read: Callable[[], bytes]) -> bytes:
         """`read()`, within the deadline and with its errors mapped."""
         try:
             if self._socket is not None and self._ends is not None:
@@ -78,12 +100,14 @@ class Exchange:
         with self._lock:
             self._socket = None
             self._connection.close()
+            if self._answer is not None:
+                self._answer.close()  # the connection lets go of one that ends with it
 
     def _send(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> http.client.HTTPResponse:
         try:
             self._connection.connect()
         except (OSError, http.client.HTTPException, UnicodeError) as error:  # the last of a host that cannot be one
-            if "WRONG_VERSION_NUMBER" in str(error):
+            if isinstance(error, ssl.SSLError) and any(reason in str(error) for reason in NO_TLS):
                 text = (
                     f"what listens at {self._address.where} does not speak TLS; without it the URL begins with http://"
                 )
@@ -93,23 +117,25 @@ class Exchange:
             self._socket = self._connection.sock
             self._socket.settimeout(None)
         self._raise_if_cancelled()
-        answer: list[http.client.HTTPResponse] = []
 
         def exchange() -> bytes:
             self._connection.request(method, self._prefix + path, body, headers | self._headers)
-            answer.append(self._connection.getresponse())
-            return b"" if answer[0].status == http.client.OK else answer[0].read()
+            self._answer = self._connection.getresponse()
+            return b""
 
-        refusal = self.read(exchange)
-        status = answer[0].status
+        self._read(exchange)
+        answer = self._answer
+        assert answer is not None
+        status = answer.status
         if status != http.client.OK:
+            refusal = self.whole(answer)
             known = _tritons_error(refusal)
             if known is None and self._address.proxy is not None:
                 raise ConnectionFailed(f"the HTTP connection to {self._address.where} failed: HTTP {status}")
             if known is None and status in NOT_TRITONS:
                 raise self.no_gesso(f"it answered HTTP {status}")
             raise from_server(_line(refusal) if known is None else known, status)
-        return answer[0]
+        return answer
 
     def no_gesso(self, found: str) -> ConnectionFailed:
         return ConnectionFailed(f"what listens at {self._address.where} is no gesso server: {found}")
@@ -123,7 +149,7 @@ def _tritons_error(body: bytes) -> str | None:
     """Of its `{"error": ...}`, or that in its server-sent form; None of what somebody else wrote."""
     try:
         return str(json.loads(body.strip().removeprefix(b"data:"))["error"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

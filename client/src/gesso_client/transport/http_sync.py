@@ -25,8 +25,6 @@ from gesso_client.transport.exchange import Exchange
 
 T = TypeVar("T")
 
-READ_SIZE = 1 << 16  # bytes of a stream, at most, at once
-
 
 class HttpCall:
     def __init__(self, address: Address, request: Request) -> None:
@@ -39,7 +37,7 @@ class HttpCall:
     def __iter__(self) -> Iterator[Response]:
         try:
             yield from self._stream() if self._followed else self._once()
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise unreadable(repr(error)) from error
         finally:
             self._exchange.close()
@@ -50,7 +48,7 @@ class HttpCall:
     def _once(self) -> Iterator[Response]:
         body, headers = messages.infer_body(self._request)
         answer = self._exchange.post(f"/v2/models/{quote(self._request.model + ONCE, safe='')}/infer", body, headers)
-        data = self._exchange.read(answer.read)
+        data = self._exchange.whole(answer)
         yield messages.infer_response(data, int(answer.headers[messages.HEADER_LENGTH]))
 
     def _stream(self) -> Iterator[Response]:
@@ -65,9 +63,8 @@ class HttpCall:
                 yield messages.generate_event(fields, self._request)
 
     def _lines(self, answer: http.client.HTTPResponse) -> Iterator[bytes]:
-        """answer.readline would take a connection that breaks for the end of the answer; read1 does not."""
         pending = bytearray()
-        while chunk := self._exchange.read(lambda: answer.read1(READ_SIZE)):
+        while chunk := self._exchange.part(answer):
             pending += chunk
             if b"\n" in chunk:
                 *lines, rest = bytes(pending).split(b"\n")
@@ -116,8 +113,8 @@ class HttpTransport:
             raise ConnectionFailed("the client is closed")
         exchange = Exchange(self._address, METADATA_TIMEOUT_S)
         try:
-            return read(json.loads(exchange.read(exchange.get(path).read)))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            return read(json.loads(exchange.whole(exchange.get(path))))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise exchange.no_gesso("its answer is another than Triton's") from error
         finally:
             exchange.close()
