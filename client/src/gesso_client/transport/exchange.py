@@ -107,7 +107,8 @@ class Exchange:
         try:
             self._connection.connect()
         except (OSError, http.client.HTTPException, UnicodeError) as error:  # the last of a host that cannot be one
-            if isinstance(error, ssl.SSLError) and any(reason in str(error) for reason in NO_TLS):
+            hung_up = self._address.secure and isinstance(error, ConnectionResetError | BrokenPipeError)
+            if hung_up or (isinstance(error, ssl.SSLError) and any(reason in str(error) for reason in NO_TLS)):
                 text = (
                     f"what listens at {self._address.where} does not speak TLS; without it the URL begins with http://"
                 )
