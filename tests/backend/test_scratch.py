@@ -60,6 +60,29 @@ def test_a_start_removes_what_killed_servers_left(dead: Path) -> None:
         assert not regions_of(regions)
 
 
+def test_a_removal_that_is_killed_halfway_is_finished_by_the_next(
+    dead: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards the disk: the record went first, and a folder without one is nobody's."""
+    (dead / "lib").mkdir()
+    (dead / "control").mkdir()
+    with monkeypatch.context() as killed:
+        killed.setattr("shutil.rmtree", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            sweep(elsewhere)
+    assert (dead / "lock").exists()
+    sweep(elsewhere)
+    assert not dead.exists()
+
+
+def interrupted(folder: Path, ignore_errors: bool = False) -> None:
+    """A removal that begins with the record and does not get beyond it."""
+    for path in sorted(folder.iterdir(), key=lambda path: path.name != "lock"):
+        path.rmdir() if path.is_dir() else path.unlink()
+        break
+    raise KeyboardInterrupt
+
+
 def test_what_lives_is_left_alone() -> None:
     """Guards the servers beside this one, and two that start at the same time."""
     with Scratch() as living:

@@ -54,7 +54,7 @@ class Scratch:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.clear()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        _remove(self.folder)
         self._record.close()
 
     def note(self, names: set[str]) -> None:
@@ -101,7 +101,18 @@ def _sweep(folder: Path) -> None:
             _remove_regions(known["regions"])
         with contextlib.suppress(OSError):
             environments.remove((folder / ENVIRONMENTS).read_text().splitlines())
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """The record last: whoever is killed halfway leaves a folder that the next start knows."""
+    with contextlib.suppress(OSError):
+        for path in list(folder.iterdir()):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.name != RECORD:
+                path.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _remove_regions(prefix: str) -> None:
