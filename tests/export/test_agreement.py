@@ -293,3 +293,9 @@ def test_inspect_refuses_what_is_no_checkpoint(
     code, output = gesso_export("inspect", source)
     assert code == 2
     assert "Traceback" not in output
+
+
+def test_inspect_of_a_directory_that_is_neither_says_both(gesso_export: Command, tmp_path: Path) -> None:
+    code, output = gesso_export("inspect", tmp_path)
+    assert code == 2
+    assert "is not a bundle" in output
