@@ -12,9 +12,10 @@ from typing import Any
 
 from backend.fakes import WAIT_SECONDS, until
 from gesso_backend.errors import ServeError
+from gesso_backend.host.listening import Ports
 from gesso_backend.host.readiness import Readiness
 from gesso_backend.host.scratch import Scratch
-from gesso_backend.host.supervisor import Ports, Supervisor
+from gesso_backend.host.supervisor import Supervisor
 
 # Answers /v2 with its id, and /v2/models/NAME/ready, has a process for each model as Triton has, and follows the files
 # in its folder: `die` ends it, `unready` makes its models unready, `slow` keeps them from ever being ready, `deaf`

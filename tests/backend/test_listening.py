@@ -10,7 +10,7 @@ import pytest
 
 from gesso_backend.errors import ServeError
 from gesso_backend.host import listening
-from gesso_backend.host.supervisor import Ports
+from gesso_backend.host.listening import Ports
 
 HERE = "127.0.0.1"
 

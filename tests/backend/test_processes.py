@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gesso_backend.host import processes
+from gesso_backend.triton import processes
 
 
 @pytest.mark.parametrize(("letter", "stopped"), [("T", True), ("t", False), ("D", False), ("S", False), ("Z", False)])

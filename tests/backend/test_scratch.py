@@ -13,15 +13,17 @@ from pathlib import Path
 
 import pytest
 
-from gesso_backend.host import environments, processes
+from gesso_backend.host import environments
 from gesso_backend.host.scratch import Scratch, sweep
+from gesso_backend.triton import processes
 
 DYING = """
 import os, signal
-from gesso_backend.host.scratch import SHARED_MEMORY, Scratch
+from gesso_backend.host import shared_memory
+from gesso_backend.host.scratch import Scratch
 
 dying = Scratch()
-(SHARED_MEMORY / f"{dying.regions}region").touch()
+(shared_memory.FOLDER / f"{dying.regions}region").touch()
 print(dying.folder, dying.regions, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """

@@ -15,8 +15,9 @@ import pytest
 from backend.fakes import write_bundle
 from gesso_backend.host import repository, serve, signals, tritonserver
 from gesso_backend.host.command import triton_command
+from gesso_backend.host.listening import Ports
 from gesso_backend.host.scratch import Scratch
-from gesso_backend.host.supervisor import Ports, Supervisor
+from gesso_backend.host.supervisor import Supervisor
 from gesso_backend.host.tritonserver import TritonServer
 from gesso_backend.settings import RULES, Settings
 

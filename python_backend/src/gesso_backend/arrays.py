@@ -16,6 +16,11 @@ Floats: TypeAlias = npt.NDArray[np.float32]
 REPAINT = 128  # diffusers binarises mask / 255 at 0.5: 127 keeps, 128 repaints
 
 
+def sha256(array: np.ndarray[Any, Any]) -> str:
+    """Of the array's bytes in C order; 64 hexadecimal digits."""
+    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
+
+
 def digest(arrays: Arrays) -> bytes:
     """Of names, types, shapes and contents: equal for equal arrays and, but for a broken hash, no others."""
     blake = hashlib.blake2b(digest_size=32)

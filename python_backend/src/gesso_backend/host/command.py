@@ -7,9 +7,9 @@ import secrets
 from pathlib import Path
 
 from gesso_backend.host import readers
-from gesso_backend.host.listening import for_triton
+from gesso_backend.host.listening import Ports, for_triton
 from gesso_backend.host.scratch import Scratch
-from gesso_backend.host.supervisor import EXIT_SECONDS, Ports
+from gesso_backend.host.supervisor import EXIT_SECONDS
 from gesso_backend.settings import Settings
 
 # What an outsider could read pictures with, silence the log with, or learn the machine from. The rest stays open:

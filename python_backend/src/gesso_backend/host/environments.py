@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from gesso_backend.host import processes
+from gesso_backend.triton import processes
 
 FOLDER = Path("/tmp")
 NAME = re.compile(r"python_env_[A-Za-z0-9]{6}")

@@ -8,13 +8,20 @@ import ipaddress
 import re
 import socket
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from gesso_backend.errors import ServeError
-from gesso_backend.host.supervisor import Ports
 
 LARGEST_PORT = 65535
 NAME = re.compile(r"(?:[\w-]{1,63}\.)*(?=.*[^\W\d])[\w-]{1,63}\.?")  # of a machine; its last part is no number
 ANYWHERE = {"0.0.0.0": ("0.0.0.0", "::", "127.0.0.1", "::1"), "::": ("0.0.0.0", "::", "127.0.0.1", "::1")}
+
+
+@dataclass(frozen=True)
+class Ports:
+    http: int = 8000
+    grpc: int = 8001
+    metrics: int = 8002
 
 
 def numeric(host: str) -> str:

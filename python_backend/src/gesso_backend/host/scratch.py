@@ -19,13 +19,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from gesso_backend.host import environments, processes
+from gesso_backend.host import environments, shared_memory
 from gesso_backend.host.place import scratch_place
+from gesso_backend.triton import processes
 
 PREFIX = "gesso-serve-"
 RECORD, ENVIRONMENTS = "lock", "environments"  # files of the folder
 REGIONS = re.compile(r"gesso_\d+_[0-9a-f]{8}_")  # what names of shared memory begin with
-SHARED_MEMORY = Path("/dev/shm")
 
 
 class Scratch:
@@ -66,7 +66,7 @@ class Scratch:
 
     def clear(self) -> None:
         """Remove what a Triton of ours that has ended left outside of the folder."""
-        _remove_regions(self.regions)
+        shared_memory.remove(self.regions)
         environments.remove(self._environments)
 
     def _write_record(self) -> IO[str]:
@@ -98,7 +98,7 @@ def _sweep(folder: Path) -> None:
         if processes.started(known["pid"]) == known["started"]:  # where locks do not hold
             return
         if REGIONS.fullmatch(known["regions"]):
-            _remove_regions(known["regions"])
+            shared_memory.remove(known["regions"])
         with contextlib.suppress(OSError):
             environments.remove((folder / ENVIRONMENTS).read_text().splitlines())
         _remove(folder)
@@ -113,9 +113,3 @@ def _remove(folder: Path) -> None:
             elif path.name != RECORD:
                 path.unlink()
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def _remove_regions(prefix: str) -> None:
-    for region in SHARED_MEMORY.glob(f"{prefix}*"):
-        with contextlib.suppress(OSError):
-            region.unlink()

@@ -16,8 +16,9 @@ from pathlib import Path
 from gesso_backend.errors import GessoError, ServeError
 from gesso_backend.host import listening, repository, shared_memory, signals, tritonserver
 from gesso_backend.host.command import triton_command
+from gesso_backend.host.listening import Ports
 from gesso_backend.host.scratch import Scratch
-from gesso_backend.host.supervisor import Ports, Supervisor
+from gesso_backend.host.supervisor import Supervisor
 from gesso_backend.host.triton_log import tell
 from gesso_backend.settings import RULES, Settings
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shutil
 from dataclasses import dataclass
@@ -30,6 +31,13 @@ def close_to_others(prefix: str, folder: Path = FOLDER) -> None:
     """Let this user alone read the regions with this prefix: Triton makes them for all, whatever the umask."""
     for region in folder.glob(f"{prefix}*"):
         region.chmod(0o600)
+
+
+def remove(prefix: str) -> None:
+    """What is left of the regions with this prefix."""
+    for region in FOLDER.glob(f"{prefix}*"):
+        with contextlib.suppress(OSError):
+            region.unlink()
 
 
 def fit(settings: Settings, models: int, folder: Path = FOLDER) -> Fit:

@@ -9,17 +9,17 @@ import subprocess
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from types import FrameType
 
 from gesso_backend.errors import ServeError
 from gesso_backend.host import environments, readers, shared_memory
 from gesso_backend.host.lifeline import Lifeline
-from gesso_backend.host.processes import ModelProcesses, is_stopped
+from gesso_backend.host.listening import Ports, bracketed
 from gesso_backend.host.readiness import Readiness
 from gesso_backend.host.scratch import Scratch
 from gesso_backend.host.triton_log import TritonLog, tell
 from gesso_backend.settings import DRAIN, DRAINED
+from gesso_backend.triton.processes import ModelProcesses, is_stopped
 
 WATCH_SECONDS = 0.5
 UNREADY_ROUNDS = 3  # a model may miss a beat under load; a dead one misses all
@@ -31,13 +31,6 @@ EXIT_SECONDS = 5  # what Triton gets to unload its models, drained as they are
 DRAIN_POLL_SECONDS = 0.05
 FLUSH_SECONDS = 0.2  # for the last replies, on their way through Triton to the network
 LAST_WORDS_SECONDS = 5.0  # for reading what a dead Triton still had to say
-
-
-@dataclass(frozen=True)
-class Ports:
-    http: int = 8000
-    grpc: int = 8001
-    metrics: int = 8002
 
 
 class Supervisor:
@@ -186,7 +179,7 @@ class Supervisor:
         return None
 
     def _announce(self) -> None:
-        host, ports = f"[{self._host}]" if ":" in self._host else self._host, self._ports
+        host, ports = bracketed(self._host), self._ports
         self._say(f"ready: {', '.join(self._models)}")
         self._say(f"  gRPC     {host}:{ports.grpc}")
         self._say(f"  HTTP     http://{host}:{ports.http}/v2/models/{self._models[0]}")

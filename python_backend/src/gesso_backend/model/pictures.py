@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from gesso_backend.arrays import REPAINT, Arrays, Pixels
+from gesso_backend.arrays import REPAINT, Arrays, Pixels, sha256
 from gesso_backend.errors import InvalidRequest
 
 SIDES = ("height", "width")
@@ -103,7 +102,7 @@ def _check_digest(name: str, said: str | None, array: np.ndarray[Any, Any] | Non
         return
     if not re.fullmatch(r"[0-9a-f]{64}", said):
         raise InvalidRequest(name, "is not a SHA-256 of 64 lower-case hexadecimal digits")
-    found = hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
+    found = sha256(array)
     if found != said:
         whose = DIGESTS[name]
         raise InvalidRequest(whose, f"the {whose} arrived damaged: its bytes' SHA-256 is {found}, {name} says {said}")

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from gesso_backend.arrays import REPAINT, Pixels
+from gesso_backend.pixels.mask import dilate
 
 FLOOR = 8  # levels above black: a JPEG's rounding stays below, and so much paint shows by 3 % at most
 CELL = 32  # pixels a side; parts of a mask that are nearer to one another than that are one
@@ -36,11 +37,11 @@ def settle(mask: Pixels, pixels: int, offset: Sequence[int] = (0, 0)) -> Pixels:
     cells = np.maximum.reduceat(np.maximum.reduceat(mask, bounds[0], axis=0), bounds[1], axis=1)
     near = cells >= REPAINT
     steps = 0
-    while not np.array_equal(grown := dilated(near) & (cells >= max(floor, FLOOR)) | near, near):
+    while not np.array_equal(grown := dilate(near) & (cells >= max(floor, FLOOR)) | near, near):
         near, steps = grown, steps + 1
     if floor == 1:
         for _ in range(steps + 1):
-            near = dilated(near) & (cells > 0)
+            near = dilate(near) & (cells > 0)
     for axis in range(2):
         near = np.repeat(near, np.diff([*bounds[axis], mask.shape[axis]]), axis=axis)
     return np.where(near & (mask >= floor), mask, np.uint8(0))
@@ -58,10 +59,3 @@ def _floor(levels: npt.NDArray[np.int_]) -> int:
 def _bounds(length: int, start: int) -> list[int]:
     """Where the cells begin in a side whose first pixel is number `start` of its cell."""
     return [0, *range(CELL - start, length, CELL)]
-
-
-def dilated(cells: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """3x3 maximum."""
-    padded = np.pad(cells, 1)
-    rows = padded[:-2] | padded[1:-1] | padded[2:]
-    return np.asarray(rows[:, :-2] | rows[:, 1:-1] | rows[:, 2:])

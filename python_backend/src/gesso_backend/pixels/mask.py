@@ -6,13 +6,14 @@ between stay soft for compositing only. The user's mask is law: where it is 0, t
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from gesso_backend.arrays import REPAINT, Floats, Pixels
 
+T = TypeVar("T", np.float32, np.bool_)
 Borders: TypeAlias = tuple[tuple[bool, bool], tuple[bool, bool]]
 
 
@@ -32,7 +33,7 @@ def to_latents(mask: Floats, factor: int, keep_thin: bool) -> tuple[Floats, int]
     nearest = mask[::factor, ::factor]
     h, w = nearest.shape
     pooled = mask.reshape(h, factor, w, factor).max(axis=(1, 3))
-    lost = (pooled > 0) & (_dilate(nearest) == 0)
+    lost = (pooled > 0) & (dilate(nearest) == 0)
     return (np.maximum(nearest, lost) if keep_thin else nearest).astype(np.float32), int(lost.sum())
 
 
@@ -85,8 +86,8 @@ def distance(where: npt.NDArray[np.bool_], most: int) -> npt.NDArray[np.int32]:
     return found
 
 
-def _dilate(cells: Floats) -> Floats:
-    """3x3 maximum."""
+def dilate(cells: npt.NDArray[T]) -> npt.NDArray[T]:
+    """3x3 maximum, of numbers or of flags."""
     padded = np.pad(cells, 1)
     rows = np.maximum(np.maximum(padded[:-2], padded[1:-1]), padded[2:])
     return np.maximum(np.maximum(rows[:, :-2], rows[:, 1:-1]), rows[:, 2:])

@@ -7,7 +7,6 @@ import logging
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import Any
 
 from gesso_backend.arrays import Arrays
@@ -84,16 +83,6 @@ def priority(parameters: Mapping[str, Any]) -> str:
 def quoted(value: Any) -> str:
     """What was sent, as an error says it."""
     return repr(value)[:QUOTED]
-
-
-def model_parameters(args: Mapping[str, str]) -> dict[str, str]:
-    config = json.loads(args["model_config"])
-    return {key: value["string_value"] for key, value in config.get("parameters", {}).items()}
-
-
-def version_folder(args: Mapping[str, str]) -> Path:
-    """Where the model's own files are."""
-    return Path(args["model_repository"]) / args["model_version"]
 
 
 def log_to_stderr(model: str) -> None:

@@ -15,7 +15,7 @@ import triton_python_backend_utils as pb_utils
 
 from gesso_backend.arrays import Arrays
 from gesso_backend.engines.triton import network_model_name
-from gesso_backend.errors import InternalError, InvalidRequest
+from gesso_backend.errors import UNTOLD, InternalError, InvalidRequest
 from gesso_backend.serving.service import Service
 from gesso_backend.settings import Settings
 from gesso_backend.triton import secret
@@ -28,13 +28,12 @@ from gesso_backend.triton.answering import (
     AnsweringModel,
     arrays,
     log_to_stderr,
-    model_parameters,
     priority,
     request_parameters,
     timeout_seconds,
-    version_folder,
 )
 from gesso_backend.triton.channel import TritonChannel
+from gesso_backend.triton.given import model_parameters, version_folder
 from gesso_backend.triton.metrics import TritonMetrics
 from gesso_backend.triton.parent import end_with_parent
 from gesso_backend.triton.unread import Unread
@@ -101,7 +100,7 @@ def _call_network(model: str, network: str, arrays: Arrays, outputs: Sequence[st
     response = request.exec()
     if response.has_error():
         log.error("%s: %s", network, response.error().message())
-        raise InternalError(f"{network} failed; the server's log says why")
+        raise InternalError(f"{network} failed; {UNTOLD}")
     return {tensor.name(): tensor.as_numpy().copy() for tensor in response.output_tensors()}
 
 

@@ -6,7 +6,6 @@ The shim that gesso-serve writes beside its config gives it Triton's API, which 
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from gesso_backend.errors import as_request_error
 from gesso_backend.kinds import parse_bundle
 from gesso_backend.model import manifest
 from gesso_backend.settings import Settings
+from gesso_backend.triton.given import model_parameters, version_folder
 from gesso_backend.triton.parent import end_with_parent
 
 NETWORK = "network"  # model parameter: which of the bundle's networks this is
@@ -32,12 +32,11 @@ def network_model(pb_utils: Any) -> type:
     class NetworkModel:
         def initialize(self, args: Mapping[str, str]) -> None:
             end_with_parent()
-            config = json.loads(args["model_config"])
-            parameters = {key: value["string_value"] for key, value in config["parameters"].items()}
+            parameters = model_parameters(args)
             network = parameters.pop(NETWORK)
             if args.get("model_instance_kind") == "GPU":
                 parameters["device"] = args["model_instance_device_id"]
-            settings = Settings.of_model(parameters, Path(args["model_repository"]) / args["model_version"])
+            settings = Settings.of_model(parameters, version_folder(args))
             folder = Path(settings.bundle)
             # The model that is served has hashed every file when this one is asked; here the manifest is enough.
             bundle = parse_bundle(manifest.read(folder))

@@ -27,12 +27,12 @@ from gesso_backend.triton.answering import (
     AnsweringModel,
     arrays,
     log_to_stderr,
-    model_parameters,
     priority,
     request_parameters,
     timeout_seconds,
 )
 from gesso_backend.triton.channel import OUTPUTS, TritonChannel
+from gesso_backend.triton.given import model_parameters
 from gesso_backend.triton.metrics import RequestCount
 from gesso_backend.triton.parent import end_with_parent
 
@@ -54,9 +54,8 @@ class InpaintOnceModel(AnsweringModel):
         self._threads = ThreadPoolExecutor(1024, thread_name_prefix="gesso-once")  # made as needed; they only wait
         self._lock = threading.Lock()
         self._waiting: dict[str, TritonChannel] = {}
-        self._sizes: dict[
-            str, int
-        ] = {}  # bytes of tensors: while a call waits they lie in shared memory, which is small
+        # Bytes of tensors: while a call waits they lie in shared memory, which is small.
+        self._sizes: dict[str, int] = {}
         self._closed = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="gesso-watch", daemon=True)
         self._watcher.start()

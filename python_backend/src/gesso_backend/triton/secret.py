@@ -10,12 +10,13 @@ import hashlib
 import os
 from pathlib import Path
 
+from gesso_backend.triton import processes
+
 BOOT = Path("/proc/sys/kernel/random/boot_id")
-STARTED = 19  # of the fields of /proc/PID/stat that follow the name, counted from 0
 
 
 def shared() -> str:
     """The secret, as hex."""
     parent = os.getppid()
-    started = Path(f"/proc/{parent}/stat").read_text().rpartition(")")[2].split()[STARTED]
+    started = processes.stat(parent, processes.STARTED)
     return hashlib.sha256(f"gesso {BOOT.read_text()} {parent} {started}".encode()).hexdigest()

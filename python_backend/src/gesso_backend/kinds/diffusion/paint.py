@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from gesso_backend.arrays import Pixels
+from gesso_backend.arrays import Pixels, sha256
 from gesso_backend.kinds.diffusion.prepared import Prepared
 from gesso_backend.pixels import composite, seam
 
@@ -61,7 +60,7 @@ def report(prepared: Prepared, output: Pixels, index: int) -> dict[str, Any]:
         "parameters": {**prepared.parameters, "seed": prepared.seed_of(index)},
         "working_size": [canvas.work_height, canvas.work_width],
         "crop": [canvas.top + top, canvas.left + left, canvas.height, canvas.width],
-        "image_sha256": hashlib.sha256(np.ascontiguousarray(output).data).hexdigest(),
+        "image_sha256": sha256(output),
         "warnings": list(prepared.warnings),
     }
     if request.image is not None and prepared.mask is not None:

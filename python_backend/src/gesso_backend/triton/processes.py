@@ -68,9 +68,14 @@ def maps(pid: int, library: str) -> bool:
     return False
 
 
+def stat(pid: int, field: int) -> str:
+    """STATE or STARTED of a process. Raises OSError where it is gone, or hidden from us."""
+    return (PROC / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()[field]
+
+
 def _stat(pid: int, field: int) -> str:
     with contextlib.suppress(OSError):  # processes come and go
-        return (PROC / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()[field]
+        return stat(pid, field)
     return ""
 
 
